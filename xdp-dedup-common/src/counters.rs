@@ -1,0 +1,133 @@
+//! What one interface on one CPU has seen: the value of the kernel program's counter map.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Decision, Reason, Verdict, time::Microseconds};
+
+/// Upper bounds of the gap histogram's buckets; one more bucket lies beyond the last.
+pub const GAP_BOUNDS: [Microseconds; 21] = [
+    Microseconds(10),
+    Microseconds(20),
+    Microseconds(50),
+    Microseconds(100),
+    Microseconds(200),
+    Microseconds(500),
+    Microseconds::from_milliseconds(1),
+    Microseconds::from_milliseconds(2),
+    Microseconds::from_milliseconds(5),
+    Microseconds::from_milliseconds(10),
+    Microseconds::from_milliseconds(20),
+    Microseconds::from_milliseconds(50),
+    Microseconds::from_milliseconds(100),
+    Microseconds::from_milliseconds(200),
+    Microseconds::from_milliseconds(500),
+    Microseconds::from_seconds(1),
+    Microseconds::from_seconds(2),
+    Microseconds::from_seconds(5),
+    Microseconds::from_seconds(10),
+    Microseconds::from_seconds(20),
+    Microseconds::from_seconds(60),
+];
+
+const OUTCOMES: usize = Reason::COUNTED * Verdict::ALL.len();
+
+/// Frames and their bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Traffic {
+    /// Frames.
+    pub packets: u64,
+    /// Their bytes, from the Ethernet header on.
+    pub bytes: u64,
+}
+
+/// How long after the remembered copy others came.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct GapHistogram {
+    /// Frames by gap: in each bucket those up to its bound in [`GAP_BOUNDS`] and beyond the one
+    /// before.
+    pub buckets: [u64; GAP_BOUNDS.len() + 1],
+    /// Sum of all gaps in microseconds.
+    pub sum: u64,
+}
+
+/// All counters of one interface on one CPU. `repr(C)` without padding, shared with the kernel.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct InterfaceCounters {
+    outcomes: [Traffic; OUTCOMES],
+    /// Gaps of duplicates, escalated copies and retransmissions.
+    pub gaps: GapHistogram,
+}
+
+impl Default for InterfaceCounters {
+    fn default() -> Self {
+        Self::zeroed()
+    }
+}
+
+impl InterfaceCounters {
+    /// Counts one frame of `bytes` bytes. The only place that counts; frames that are not DHCPv6 are
+    /// not counted.
+    #[inline(always)]
+    pub fn count(&mut self, decision: &Decision, bytes: usize) {
+        let Some(traffic) = self
+            .outcomes
+            .get_mut(slot(decision.reason, decision.verdict))
+        else {
+            return;
+        };
+        traffic.packets += 1;
+        traffic.bytes += bytes as u64;
+        if let Some(gap) = decision.gap {
+            if let Some(bucket) = self.gaps.buckets.get_mut(bucket(gap)) {
+                *bucket += 1;
+            }
+            self.gaps.sum += gap.0;
+        }
+    }
+
+    /// The frames that got this verdict for this reason.
+    pub fn traffic(&self, reason: Reason, verdict: Verdict) -> Traffic {
+        self.outcomes
+            .get(slot(reason, verdict))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Adds what another CPU or interface has counted.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, traffic) in self.outcomes.iter_mut().zip(&other.outcomes) {
+            sum.packets += traffic.packets;
+            sum.bytes += traffic.bytes;
+        }
+        for (sum, frames) in self.gaps.buckets.iter_mut().zip(other.gaps.buckets) {
+            *sum += frames;
+        }
+        self.gaps.sum += other.gaps.sum;
+    }
+}
+
+#[inline(always)]
+const fn slot(reason: Reason, verdict: Verdict) -> usize {
+    reason as usize * Verdict::ALL.len() + verdict as usize
+}
+
+#[inline(always)]
+fn bucket(gap: Microseconds) -> usize {
+    // Copies lie below a millisecond, retransmissions above: neither pays for the other's buckets.
+    const MIDDLE: usize = GAP_BOUNDS.len() / 3;
+    let (mut bucket, last) = if gap <= GAP_BOUNDS[MIDDLE - 1] {
+        (0, MIDDLE - 1)
+    } else {
+        (MIDDLE, GAP_BOUNDS.len())
+    };
+    for bound in &GAP_BOUNDS[bucket..last] {
+        if gap <= *bound {
+            break;
+        }
+        bucket += 1;
+    }
+    bucket
+}

@@ -1,0 +1,77 @@
+//! A table that never evicts, for one thread: what stands in for the kernel's LRU map elsewhere.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+};
+
+use crate::{Entry, Identity, Policy, Refused, Sighting, Surroundings, time::Timestamp};
+
+/// Policy, clock and table in ordinary memory.
+pub struct ExactTable {
+    policy: Policy,
+    now: Cell<Timestamp>,
+    entries: RefCell<BTreeMap<Identity, Rc<Cell<Sighting>>>>,
+}
+
+impl ExactTable {
+    /// An empty table under `policy`; its clock stands at zero.
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            now: Cell::default(),
+            entries: RefCell::default(),
+        }
+    }
+
+    /// Sets the clock.
+    pub fn set_time(&self, now: Timestamp) {
+        self.now.set(now);
+    }
+
+    /// Changes the policy; what is remembered stays.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+}
+
+impl Surroundings for ExactTable {
+    type Entry = Rc<Cell<Sighting>>;
+
+    fn policy(&self) -> Option<&Policy> {
+        Some(&self.policy)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.now.get()
+    }
+
+    fn recall(&self, identity: &Identity) -> Option<Self::Entry> {
+        self.entries.borrow().get(identity).cloned()
+    }
+
+    fn remember(&self, identity: &Identity, sighting: Sighting) -> Result<(), Refused> {
+        match self.entries.borrow_mut().entry(*identity) {
+            std::collections::btree_map::Entry::Occupied(_) => Err(Refused::Exists),
+            std::collections::btree_map::Entry::Vacant(vacant) => {
+                vacant.insert(Rc::new(Cell::new(sighting)));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Entry for Rc<Cell<Sighting>> {
+    fn load(&self) -> Sighting {
+        self.get()
+    }
+
+    fn replace(&self, old: Sighting, new: Sighting) -> bool {
+        let unchanged = self.get() == old;
+        if unchanged {
+            self.set(new);
+        }
+        unchanged
+    }
+}

@@ -1,0 +1,51 @@
+//! Whose message it is: the key of the table.
+
+use core::net::Ipv6Addr;
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::message::MessageHeader;
+
+/// An IPv6 address as it lies in a frame. Two words, because the kernel program copies it a word at a
+/// time; packed, so that an [`Identity`] has no padding.
+#[repr(C, packed(4))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct Address([u64; 2]);
+
+impl From<Ipv6Addr> for Address {
+    fn from(address: Ipv6Addr) -> Self {
+        bytemuck::cast(address.octets())
+    }
+}
+
+impl From<Address> for Ipv6Addr {
+    fn from(address: Address) -> Self {
+        bytemuck::cast::<_, [u8; 16]>(address).into()
+    }
+}
+
+/// Identity of a client message, compared whole: 36 bytes without padding, since the kernel's hash
+/// map compares bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct Identity {
+    /// Outer IPv6 destination: a host that forwards to several servers must not take the copy for
+    /// one as a copy of the other's.
+    pub destination: Address,
+    /// Innermost peer-address: the client's address.
+    pub peer: Address,
+    /// Innermost message type and transaction-id.
+    pub message: MessageHeader,
+}
+
+impl Identity {
+    /// The identity under `--identity xid`: the transaction-id alone.
+    #[inline(always)]
+    pub fn of_transaction_id(header: MessageHeader) -> Self {
+        Self {
+            destination: Address::default(),
+            peer: Address::default(),
+            message: header.without_type(),
+        }
+    }
+}

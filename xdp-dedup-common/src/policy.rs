@@ -1,0 +1,191 @@
+//! What the operator chose: one value in a map of the kernel program, changed live.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{digest::DigestKey, time::Microseconds};
+
+/// How long after the copy that passed another one is dropped.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable)]
+pub struct Window(u64);
+
+impl Window {
+    /// The shortest window that can be set.
+    pub const SHORTEST: Self = Self(Microseconds::from_milliseconds(1).0);
+    /// Copies lie microseconds to a few milliseconds apart, 100 ms behind a relay that looks up the
+    /// client's link-layer address first; iPXE retransmits after 250 ms.
+    pub const DEFAULT: Self = Self(Microseconds::from_milliseconds(200).0);
+    /// A longer window reaches into iPXE's first retransmission.
+    pub const ADVISED: Self = Self(Microseconds::from_milliseconds(250).0);
+    /// The longest window that can be set.
+    pub const LONGEST: Self = Self(Microseconds::from_seconds(60).0);
+
+    /// A window of this length, if it is neither shorter than [`SHORTEST`](Self::SHORTEST) nor longer
+    /// than [`LONGEST`](Self::LONGEST).
+    pub fn new(length: Microseconds) -> Option<Self> {
+        let window = Self(length.0);
+        (Self::SHORTEST <= window && window <= Self::LONGEST).then_some(window)
+    }
+
+    /// Its length.
+    #[inline(always)]
+    pub const fn length(self) -> Microseconds {
+        Microseconds(self.0)
+    }
+}
+
+/// Of every how many transmissions of a message all copies pass, in case the relay that wins the
+/// race cannot reach the client; 0 for never.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable)]
+pub struct EscalateEvery(u8);
+
+impl EscalateEvery {
+    /// A client on its third transmission is not being served.
+    pub const DEFAULT: Self = Self(3);
+    /// The most that can be set: what an entry of the table can count to.
+    pub const MOST: Self = Self(crate::sighting::MAX_TRANSMISSIONS);
+
+    /// Every `transmissions`-th, if that is no more than [`MOST`](Self::MOST).
+    pub fn new(transmissions: u8) -> Option<Self> {
+        (transmissions <= Self::MOST.0).then_some(Self(transmissions))
+    }
+
+    /// The number of transmissions, 0 for never.
+    #[inline(always)]
+    pub const fn transmissions(self) -> u8 {
+        self.0
+    }
+}
+
+/// What makes two messages the same (`--identity`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IdentityBy {
+    /// Destination, type, transaction-id and client address, and the same bytes.
+    #[default]
+    Client,
+    /// The transaction-id alone, whatever the bytes: what others did before, for comparison.
+    TransactionId,
+}
+
+/// Which messages are filtered (`--messages`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Messages {
+    /// Those that a relay forwarded.
+    #[default]
+    Relayed,
+    /// Those that clients send directly too.
+    All,
+}
+
+/// The policy in force. `repr(C)` without padding: the kernel program reads it from a map as it is.
+///
+/// A reader may see a change half made: each field holds a valid value at all times, none depends on
+/// another.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Policy {
+    window: Window,
+    digest_key: DigestKey,
+    escalate_every: EscalateEvery,
+    identity_by_transaction_id: u8,
+    all_messages: u8,
+    observe: u8,
+    reserved: [u8; 4],
+}
+
+impl Policy {
+    /// The defaults of the command line, under `key`.
+    pub const fn new(key: DigestKey) -> Self {
+        Self {
+            window: Window::DEFAULT,
+            digest_key: key,
+            escalate_every: EscalateEvery::DEFAULT,
+            identity_by_transaction_id: 0,
+            all_messages: 0,
+            observe: 0,
+            reserved: [0; 4],
+        }
+    }
+
+    /// The same with another window.
+    pub const fn with_window(self, window: Window) -> Self {
+        Self { window, ..self }
+    }
+
+    /// The same with another escalation.
+    pub const fn with_escalate_every(self, escalate_every: EscalateEvery) -> Self {
+        Self {
+            escalate_every,
+            ..self
+        }
+    }
+
+    /// The same with another identity.
+    pub const fn with_identity(self, by: IdentityBy) -> Self {
+        Self {
+            identity_by_transaction_id: matches!(by, IdentityBy::TransactionId) as u8,
+            ..self
+        }
+    }
+
+    /// The same for other messages.
+    pub const fn with_messages(self, messages: Messages) -> Self {
+        Self {
+            all_messages: matches!(messages, Messages::All) as u8,
+            ..self
+        }
+    }
+
+    /// The same, passing what it would drop (`--observe`) or not.
+    pub const fn with_observe(self, observe: bool) -> Self {
+        Self {
+            observe: observe as u8,
+            ..self
+        }
+    }
+
+    /// How long after the copy that passed another one is dropped.
+    #[inline(always)]
+    pub const fn window(&self) -> Window {
+        self.window
+    }
+
+    /// The secret of the digests.
+    #[inline(always)]
+    pub const fn digest_key(&self) -> &DigestKey {
+        &self.digest_key
+    }
+
+    /// Of every how many transmissions all copies pass.
+    #[inline(always)]
+    pub const fn escalate_every(&self) -> EscalateEvery {
+        self.escalate_every
+    }
+
+    /// What makes two messages the same.
+    #[inline(always)]
+    pub const fn identity(&self) -> IdentityBy {
+        if self.identity_by_transaction_id == 0 {
+            IdentityBy::Client
+        } else {
+            IdentityBy::TransactionId
+        }
+    }
+
+    /// Which messages are filtered.
+    #[inline(always)]
+    pub const fn messages(&self) -> Messages {
+        if self.all_messages == 0 {
+            Messages::Relayed
+        } else {
+            Messages::All
+        }
+    }
+
+    /// Whether what would be dropped passes.
+    #[inline(always)]
+    pub const fn observe(&self) -> bool {
+        self.observe != 0
+    }
+}

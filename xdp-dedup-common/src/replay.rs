@@ -1,0 +1,50 @@
+//! What passes between `replay` and the kernel program, in a map of one value.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Decision, Reason, Verdict, time::Timestamp};
+
+/// The clock that `replay` sets before a frame, and the decision that the kernel program leaves
+/// after it. `repr(C)` without padding.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct ReplaySlot {
+    now: u64,
+    verdict: u8,
+    reason: u8,
+    reserved: [u8; 6],
+}
+
+impl ReplaySlot {
+    /// A clock that stands at `now`. The decision starts as that for a bystander, of which the kernel
+    /// program leaves no word.
+    pub const fn at(now: Timestamp) -> Self {
+        Self {
+            now: now.0,
+            verdict: Verdict::Pass as u8,
+            reason: Reason::NotDhcp as u8,
+            reserved: [0; 6],
+        }
+    }
+
+    /// The time it stands at.
+    #[inline(always)]
+    pub const fn now(&self) -> Timestamp {
+        Timestamp(self.now)
+    }
+
+    /// Leaves a decision.
+    #[inline(always)]
+    pub const fn decided(&mut self, decision: &Decision) {
+        self.verdict = decision.verdict as u8;
+        self.reason = decision.reason as u8;
+    }
+
+    /// The decision left here; `None` if there is none.
+    pub fn decision(&self) -> Option<(Verdict, Reason)> {
+        Some((
+            *Verdict::ALL.get(usize::from(self.verdict))?,
+            *Reason::ALL.get(usize::from(self.reason))?,
+        ))
+    }
+}

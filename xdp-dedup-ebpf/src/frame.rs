@@ -1,0 +1,71 @@
+//! Reading a frame where the driver left it.
+
+use core::arch::asm;
+
+use aya_ebpf::{EbpfContext as _, helpers::bpf_xdp_get_buff_len, programs::XdpContext};
+use bytemuck::AnyBitPattern;
+use xdp_dedup_common::{Packet, packet::MAX_OFFSET};
+
+/// The frame that the program was called for.
+pub struct Frame<'a> {
+    context: &'a XdpContext,
+    start: usize,
+    /// End of the linear part.
+    end: usize,
+}
+
+impl<'a> Frame<'a> {
+    #[inline(always)]
+    pub fn new(context: &'a XdpContext) -> Self {
+        Self {
+            context,
+            start: context.data(),
+            end: context.data_end(),
+        }
+    }
+
+    /// Length of the linear part in bytes.
+    #[inline(always)]
+    pub fn linear_length(&self) -> usize {
+        self.end - self.start
+    }
+}
+
+impl Packet for Frame<'_> {
+    #[inline(always)]
+    fn read<T: AnyBitPattern>(&self, offset: usize) -> Option<T> {
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        let start = self.start + offset;
+        if start + size_of::<T>() > self.end {
+            return None;
+        }
+        // SAFETY: the whole of T lies before the end of the linear part, which the verifier checks
+        // again on every path here, and any bytes are a T. T need not be aligned in a frame: every
+        // machine that Linux runs XDP on loads unaligned words, and the verifier refuses the program
+        // where it does not. `read_unaligned` would load byte by byte.
+        Some(unsafe { (start as *const T).read_unaligned() })
+    }
+
+    #[inline(always)]
+    fn is_linear(&self, length: usize) -> bool {
+        self.start + length <= self.end
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        // SAFETY: the context is the one that the kernel called the program with.
+        unsafe { bpf_xdp_get_buff_len(self.context.as_ptr().cast()) as usize }
+    }
+
+    #[inline(always)]
+    fn forget(mut value: usize) -> usize {
+        // SAFETY: one `and` on one register. It changes nothing in a value of 17 bits, but the
+        // compiler cannot know that and drop it.
+        unsafe {
+            asm!("{0} &= 0x1ffff", inout(reg) value, options(pure, nomem, nostack));
+        }
+        value
+    }
+}

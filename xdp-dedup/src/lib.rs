@@ -1,0 +1,10 @@
+//! xdp-dedup in userspace: the loader, the command line and the exporter around the kernel program.
+//! Nothing here knows DHCPv6; that is `xdp-dedup-common`'s.
+
+pub mod bench;
+pub mod cli;
+pub mod kernel;
+pub mod policy;
+pub mod privileges;
+pub mod replay;
+pub mod run;

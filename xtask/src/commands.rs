@@ -1,0 +1,7 @@
+//! The developer commands, one module each. (`setup` has a folder of its own.)
+
+pub mod bench;
+pub mod build;
+pub mod demo;
+pub mod lint;
+pub mod test;

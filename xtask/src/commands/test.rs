@@ -1,0 +1,33 @@
+//! `cargo xtask test`: the build, then every test of the workspace but for the kernel crate, whose
+//! decisions live in xdp-dedup-common and whose object the other tests load. Exits as cargo test
+//! does. Tests that load the program into the kernel need root; without it they report themselves
+//! as skipped.
+
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::commands::build;
+use crate::{cargo, process, say};
+
+/// Builds and tests; `args` go to cargo test.
+pub fn run(args: &[OsString]) -> Result<ExitCode> {
+    if !is_root() {
+        say(
+            "not root: kernel tests will be reported as skipped, because only root \
+             may load an XDP program and make network namespaces",
+        );
+    }
+    build::run()?;
+    let mut test = cargo::command("test");
+    test.args(["--workspace", "--exclude", "xdp-dedup-ebpf"])
+        .args(args);
+    Ok(process::exit_code(process::status(&mut test)?))
+}
+
+/// A process's folder in /proc belongs to its effective user: no syscall wrapper needed.
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}

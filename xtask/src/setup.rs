@@ -1,0 +1,84 @@
+//! `cargo xtask setup`: makes ready, in target/setup, what building the kernel program needs
+//! beyond the pinned toolchain: bpf-linker, and the source of that toolchain's core library, which
+//! cargo compiles for the BPF target. It changes nothing that is already as it should be, so every
+//! other command begins with it. xdp-dedup/build.rs looks for both in the same place.
+
+mod apt_lists;
+mod core_source;
+mod debian;
+mod ladder;
+mod linker;
+
+use std::fs::{self, File, TryLockError};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace::{self, RUST_VERSION};
+use crate::{process, say};
+
+/// A question that a tool answers from memory; more time than that means that it hangs.
+const QUESTION: Duration = Duration::from_secs(60);
+
+/// Sets up and says so.
+pub fn run() -> Result<()> {
+    ensure()?;
+    say(format_args!(
+        "{} is ready",
+        workspace::setup_dir().display()
+    ));
+    Ok(())
+}
+
+/// Sets up what is not set up yet; silent where nothing is to be done.
+pub fn ensure() -> Result<()> {
+    check_toolchain()?;
+    let _lock = lock()?;
+    linker::ensure()?;
+    core_source::ensure()
+}
+
+/// `cargo +other xtask` would hand the other toolchain down to everything that follows.
+fn check_toolchain() -> Result<()> {
+    let answer = rustc(&["--version"])?;
+    if answer.split_whitespace().nth(1) != Some(RUST_VERSION) {
+        bail!(
+            "this is {}, but the kernel program needs rustc {RUST_VERSION}: run `cargo xtask` \
+             through rustup, without `+toolchain` and with RUSTUP_TOOLCHAIN unset (where rustup \
+             lacks it: `rustup toolchain install {RUST_VERSION}`)",
+            answer.trim()
+        );
+    }
+    Ok(())
+}
+
+fn rustc(args: &[&str]) -> Result<String> {
+    process::capture(
+        Command::new("rustc")
+            .args(args)
+            .current_dir(workspace::root()),
+        QUESTION,
+    )
+}
+
+/// Two set-ups at once would write the same files: the second waits. The lock goes with the file.
+fn lock() -> Result<File> {
+    let dir = workspace::setup_dir();
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let path = dir.join("lock");
+    let file =
+        File::create(&path).with_context(|| format!("cannot write to {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            say("another set-up is at work in this checkout; waiting for it");
+            file.lock()
+                .with_context(|| format!("cannot lock {}", path.display()))?;
+            Ok(file)
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}

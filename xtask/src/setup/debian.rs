@@ -1,0 +1,166 @@
+//! Core's source from Debian's archive, for machines where rustup cannot download. The machine's
+//! own apt lists name the mirror, and its own keys vouch for what comes from there: suite, state
+//! and cache are private, and nothing of the system is changed, so it works without root too.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::apt_lists::{self, Mirror};
+use crate::{process, say};
+
+const PACKAGE: &str = "rust-src";
+const VERSION: &str = "1.95.0+dfsg1-2~bpo13+1";
+const SUITE: &str = "trixie-backports";
+const LIBRARY: &str = "usr/src/rustc-1.95.0/library";
+
+/// Long enough for 45 MB by a slow line.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// Downloads and unpacks the package in `dir`, and hands back where its `library` folder lies.
+pub fn fetch(dir: &Path) -> Result<PathBuf> {
+    process::require(&["apt-get", "dpkg-deb", "tar"])?;
+    let lists = apt_lists::read(Path::new("/etc/apt"));
+    let Some(mirror) = apt_lists::debian_mirror(&lists) else {
+        bail!("the apt lists in /etc/apt name no mirror of Debian");
+    };
+    say(format_args!(
+        "fetching Debian's {PACKAGE} {VERSION} (45 MB) ..."
+    ));
+    for folder in ["state/lists/partial", "cache/archives/partial", "root"] {
+        let folder = dir.join(folder);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let write = |name: &str, text: String| {
+        let path = dir.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    write("status", String::new())?;
+    write("sources.list", source_line(&mirror))?;
+    write("apt.conf", configuration(dir))?;
+
+    apt(dir, &["update"])?;
+    apt(dir, &["download", &format!("{PACKAGE}={VERSION}")])?;
+    unpack(&downloaded(dir)?, &dir.join("root"))
+}
+
+/// `dpkg -x`, but for the one folder that is wanted: the package holds ten times as many files.
+fn unpack(package: &Path, into: &Path) -> Result<PathBuf> {
+    let mut open = Command::new("dpkg-deb")
+        .arg("--fsys-tarfile")
+        .arg(package)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start `dpkg-deb`")?;
+    let mut take = Command::new("tar");
+    take.args(["--no-same-owner", "-x", "-C"])
+        .arg(into)
+        .arg(format!("./{LIBRARY}"));
+    if let Some(tarfile) = open.stdout.take() {
+        take.stdin(tarfile);
+    }
+    let taken = process::capture(&mut take, LIMIT);
+    // Dropped first: should tar not have read to the end, dpkg-deb would wait for a reader.
+    drop(take);
+    let opened = open.wait().context("cannot wait for `dpkg-deb`")?;
+    taken?;
+    if !opened.success() {
+        bail!(
+            "`dpkg-deb --fsys-tarfile {}` failed ({opened})",
+            package.display()
+        );
+    }
+    Ok(into.join(LIBRARY))
+}
+
+/// The suite's InRelease is signed by the keys of Debian 12 and of Debian 13: the keyring of
+/// either release vouches for it (tried with Debian 12's alone), so checking stays on.
+fn source_line(mirror: &Mirror) -> String {
+    let options = match &mirror.keyring {
+        Some(keyring) => format!("[signed-by={keyring}] "),
+        None => String::new(),
+    };
+    format!("deb {options}{} {SUITE} main\n", mirror.uri)
+}
+
+/// Read after the machine's own configuration, which stays in force otherwise (a proxy, say).
+fn configuration(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        r#"Dir::Etc::SourceList "{dir}/sources.list";
+Dir::Etc::SourceParts "-";
+Dir::State "{dir}/state";
+Dir::State::Lists "{dir}/state/lists";
+Dir::State::Status "{dir}/status";
+Dir::Cache "{dir}/cache";
+// The user _apt could not write here.
+APT::Sandbox::User "root";
+// Hooks are for the system's own lists.
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+// Never an unsigned list or package, whatever the machine allows.
+Acquire::AllowInsecureRepositories "false";
+APT::Get::AllowUnauthenticated "false";
+// A list that could not be had is an error, not a warning.
+APT::Update::Error-Mode "any";
+Acquire::Languages "none";
+Acquire::Retries "1";
+Acquire::http::Timeout "20";
+Acquire::https::Timeout "20";
+"#
+    )
+}
+
+fn apt(dir: &Path, args: &[&str]) -> Result<String> {
+    let mut apt = Command::new("apt-get");
+    // `apt-get download` writes into the current folder.
+    apt.arg("-qq")
+        .arg("-c")
+        .arg(dir.join("apt.conf"))
+        .args(args)
+        .current_dir(dir);
+    process::capture(&mut apt, LIMIT)
+}
+
+fn downloaded(dir: &Path) -> Result<PathBuf> {
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            return Ok(path);
+        }
+    }
+    bail!("`apt-get download` left no package in {}", dir.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::RUST_VERSION;
+
+    #[test]
+    fn the_package_is_of_the_pinned_release() {
+        assert!(VERSION.starts_with(&format!("{RUST_VERSION}+")));
+        assert!(LIBRARY.contains(&format!("rustc-{RUST_VERSION}/")));
+    }
+
+    #[test]
+    fn the_source_line_names_the_keyring_that_vouches_for_the_mirror() {
+        for (keyring, line) in [
+            (None, "deb mirror:/debian trixie-backports main\n"),
+            (
+                Some("/k.gpg"),
+                "deb [signed-by=/k.gpg] mirror:/debian trixie-backports main\n",
+            ),
+        ] {
+            let mirror = Mirror {
+                uri: "mirror:/debian".to_owned(),
+                keyring: keyring.map(str::to_owned),
+            };
+            assert_eq!(source_line(&mirror), line);
+        }
+    }
+}
