@@ -15,6 +15,7 @@
 //! | whose message it is, and what it says | [`identity`], [`digest`] |
 //! | when it was last seen | [`sighting`], [`time`], [`policy`] |
 //! | what becomes of the frame | [`decision`], [`verdict`], [`counters`] |
+//! | what to tell people of it | [`description`] |
 
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ pub mod checksum;
 pub mod counters;
 pub mod datagram;
 pub mod decision;
+pub mod description;
 pub mod digest;
 #[cfg(feature = "std")]
 pub mod exact_table;

@@ -31,6 +31,21 @@ impl<'a> Frame<'a> {
     }
 }
 
+impl Frame<'_> {
+    /// Writes three bytes at `offset`; `false` where they would leave the linear part.
+    #[inline(always)]
+    pub fn write(&self, offset: usize, bytes: [u8; 3]) -> bool {
+        let start = self.start + offset;
+        if start + size_of::<[u8; 3]>() > self.end {
+            return false;
+        }
+        // SAFETY: as in `read`: the bytes lie in the linear part, which is this program's alone while
+        // it runs.
+        unsafe { (start as *mut [u8; 3]).write_unaligned(bytes) };
+        true
+    }
+}
+
 impl Packet for Frame<'_> {
     #[inline(always)]
     fn read<T: AnyBitPattern>(&self, offset: usize) -> Option<T> {

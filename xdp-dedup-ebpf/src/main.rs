@@ -9,6 +9,7 @@
 )]
 #![feature(asm_experimental_arch, core_intrinsics)]
 
+mod bench;
 mod frame;
 mod maps;
 
@@ -25,22 +26,20 @@ use crate::{frame::Frame, maps::Maps};
 /// frames takes the program.
 #[xdp(frags)]
 fn xdp_dedup(context: XdpContext) -> u32 {
-    if is_bystander(&Frame::new(&context)) {
-        return XDP_PASS;
-    }
     filter(&context)
 }
 
-/// What only candidates for the filter pay. A function of its own: bystanders then need neither its
-/// stack nor its registers.
-#[inline(never)]
+#[inline(always)]
 fn filter(context: &XdpContext) -> u32 {
     let frame = Frame::new(context);
+    if is_bystander(&frame) {
+        return XDP_PASS;
+    }
     let decision = decide(&frame, &Maps);
-    maps::report_to_replay(&decision);
     if decision.reason == Reason::NotDhcp {
         return XDP_PASS;
     }
+    maps::report_to_replay(&decision);
     let (action, bytes) = match decision.verdict {
         Verdict::Pass | Verdict::WouldDrop => (XDP_PASS, frame.length()),
         // What is dropped was read whole: its first buffer is all of it, and asking costs 5 ns.
@@ -48,12 +47,6 @@ fn filter(context: &XdpContext) -> u32 {
     };
     maps::count(&decision, bytes);
     action
-}
-
-/// Does nothing: what `bench` compares with.
-#[xdp(frags)]
-fn baseline(_context: XdpContext) -> u32 {
-    XDP_PASS
 }
 
 /// A loop without an exit, which the verifier refuses: a panic that can be reached cannot be loaded.

@@ -1,9 +1,176 @@
-//! `bench`: not here yet.
+//! `bench`: what the filter costs per frame on this machine, beside an empty program.
+
+use std::fmt;
+
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
+use serde::Serialize;
+use xdp_dedup_common::{
+    Policy, Reason, Verdict,
+    digest::DigestKey,
+    policy::{EscalateEvery, Window},
+};
+
+use crate::kernel::{Clock, Kernel, LoadOptions, Program};
+
+/// The frame of the README's first capture, with a partial checksum, as a relay on this host would
+/// leave it. A test builds it anew and compares.
+pub static REPORTED_FRAME: &[u8] = include_bytes!("bench/reported.frame");
+
+const CAPACITY: u32 = 65536;
+/// Rounds of all paths.
+const ROUNDS: usize = 25;
+/// Runs of a program in one round.
+const RUNS: u32 = 100_000;
+
 /// Arguments of `bench`.
 #[derive(Args, Debug)]
-pub struct BenchArgs {}
-/// Runs it.
-pub fn run(_args: &BenchArgs) -> anyhow::Result<()> {
-    anyhow::bail!("not here yet")
+pub struct BenchArgs {
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a path costs, medians in nanoseconds per frame.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Cost {
+    path: &'static str,
+    baseline_ns: f64,
+    ns: f64,
+    delta_ns: f64,
+}
+
+/// A way through the program.
+struct Path {
+    name: &'static str,
+    program: Program,
+    frame: Vec<u8>,
+    /// What each run must have been counted as, lest something else was measured.
+    outcome: Option<(Reason, Verdict)>,
+}
+
+/// Measures all paths and prints what they cost.
+///
+/// # Errors
+///
+/// Where the kernel refuses the programs, or a run did not take the path that it should.
+pub fn run(args: &BenchArgs) -> Result<()> {
+    let costs = measure()?;
+    if args.json {
+        for cost in costs {
+            println!("{}", serde_json::to_string(&cost)?);
+        }
+    } else {
+        println!("{:<20} {:>14} {:>10} {:>10}", "path", "empty program", "filter", "cost");
+        for cost in costs {
+            println!("{cost}");
+        }
+    }
+    Ok(())
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, baseline_ns, ns, delta_ns } = self;
+        write!(f, "{path:<20} {baseline_ns:>11.1} ns {ns:>7.1} ns {delta_ns:>+7.1} ns")
+    }
+}
+
+fn paths() -> Vec<Path> {
+    // What the program looks at: ethertype and UDP destination port.
+    let mut ipv4 = REPORTED_FRAME.to_vec();
+    ipv4[12..14].copy_from_slice(&[0x08, 0x00]);
+    let mut other_port = REPORTED_FRAME.to_vec();
+    other_port[56..58].copy_from_slice(&5353_u16.to_be_bytes());
+    let reported = || REPORTED_FRAME.to_vec();
+    let filter = Program::Filter;
+    let duplicate = Some((Reason::Duplicate, Verdict::Drop));
+    let first = Some((Reason::First, Verdict::Pass));
+    vec![
+        Path { name: "bystander_ipv4", program: filter, frame: ipv4, outcome: None },
+        Path { name: "bystander_udp6", program: filter, frame: other_port, outcome: None },
+        Path { name: "duplicate", program: filter, frame: reported(), outcome: duplicate },
+        Path {
+            name: "first_full",
+            program: Program::BenchFirst,
+            frame: reported(),
+            outcome: first,
+        },
+    ]
+}
+
+fn measure() -> Result<Vec<Cost>> {
+    stay_on_this_cpu()?;
+    let options =
+        LoadOptions { capacity: CAPACITY, interface_slot: 0, clock: Clock::Live, pins: None };
+    // The reported frame is one transmission for as long as this runs.
+    let policy = Policy::new(DigestKey::FIXED)
+        .with_window(Window::LONGEST)
+        .with_escalate_every(EscalateEvery::MOST);
+    let mut kernel = Kernel::load(&options, &policy)?;
+    kernel.load_bench()?;
+    // Fills the table with other messages.
+    kernel.run(Program::BenchFirst, REPORTED_FRAME, 4 * CAPACITY)?;
+
+    let paths = paths();
+    let mut times = vec![(Vec::new(), Vec::new()); paths.len()];
+    for _ in 0..ROUNDS {
+        for (path, (baseline, filter)) in paths.iter().zip(&mut times) {
+            baseline.push(time(&kernel, Program::BenchEmpty, &path.frame)?);
+            // Whatever the other paths have put out of the table or the caches comes back first.
+            kernel.run(path.program, &path.frame, 1)?;
+            let before = kernel.counters(0)?;
+            filter.push(time(&kernel, path.program, &path.frame)?);
+            if let Some((reason, verdict)) = path.outcome {
+                let counted = kernel.counters(0)?.traffic(reason, verdict).packets
+                    - before.traffic(reason, verdict).packets;
+                ensure!(
+                    counted == u64::from(RUNS),
+                    "{}: of {RUNS} frames {counted} were counted as {}",
+                    path.name,
+                    reason.name()
+                );
+            }
+        }
+    }
+    Ok(paths
+        .iter()
+        .zip(times)
+        .map(|(path, (baseline, filter))| {
+            let (baseline_ns, ns) = (median(baseline), median(filter));
+            let delta_ns = tenths(ns - baseline_ns);
+            Cost { path: path.name, baseline_ns, ns, delta_ns }
+        })
+        .collect())
+}
+
+/// Nanoseconds that one run of a program takes, by the kernel's own clock, which stops while another
+/// process has the CPU. It is rounded down to whole nanoseconds, in all paths alike.
+fn time(kernel: &Kernel, program: Program, frame: &[u8]) -> Result<f64> {
+    Ok(kernel.run(program, frame, RUNS)?.duration.as_nanos() as f64)
+}
+
+/// The mean of the middle half: a median that does not stop at whole nanoseconds.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = &values[values.len() / 4..values.len() - values.len() / 4];
+    tenths(middle.iter().sum::<f64>() / middle.len() as f64)
+}
+
+fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
+
+/// Keeps this thread where its caches are.
+fn stay_on_this_cpu() -> Result<()> {
+    let thread = Pid::from_raw(0);
+    let allowed = sched_getaffinity(thread).context("cannot read the CPU affinity")?;
+    let last = (0..CpuSet::count()).rev().find(|&cpu| allowed.is_set(cpu).unwrap_or(false));
+    let mut one = CpuSet::new();
+    one.set(last.context("no CPU to run on")?).context("cannot choose a CPU")?;
+    sched_setaffinity(thread, &one).context("cannot stay on one CPU")
 }

@@ -72,20 +72,23 @@ pub struct Run {
     pub duration: Duration,
 }
 
-/// The two programs in the object.
+/// The programs in the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     /// The filter.
     Filter,
     /// The empty program that `bench` compares with.
-    Baseline,
+    BenchEmpty,
+    /// The filter for `bench`, where each run sees a new message.
+    BenchFirst,
 }
 
 impl Program {
     const fn name(self) -> &'static str {
         match self {
             Self::Filter => "xdp_dedup",
-            Self::Baseline => "baseline",
+            Self::BenchEmpty => "bench_empty",
+            Self::BenchFirst => "bench_first",
         }
     }
 }
@@ -141,15 +144,16 @@ impl Kernel {
         Ok(kernel)
     }
 
-    /// Loads the empty program too.
+    /// Loads the programs of `bench` too.
     ///
     /// # Errors
     ///
-    /// Where the kernel refuses it.
-    pub fn load_baseline(&mut self) -> Result<()> {
-        self.xdp_mut(Program::Baseline)?
-            .load()
-            .map_err(short_verifier_log)
+    /// Where the kernel refuses one.
+    pub fn load_bench(&mut self) -> Result<()> {
+        for program in [Program::BenchEmpty, Program::BenchFirst] {
+            self.xdp_mut(program)?.load().map_err(short_verifier_log)?;
+        }
+        Ok(())
     }
 
     /// Puts another policy in force, for all instances that share the map; nothing is forgotten.
@@ -205,6 +209,21 @@ impl Kernel {
             .flatten()
             .map(|(identity, sighting)| (identity.0, sighting.0))
             .collect()
+    }
+
+    /// Empties the table: each message is a first one again. The counters stay.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses to remove an entry.
+    pub fn forget(&mut self) -> Result<()> {
+        let identities: Vec<_> = self.table.keys().flatten().collect();
+        for identity in identities {
+            self.table
+                .remove(&identity)
+                .context("cannot remove an entry of the table")?;
+        }
+        Ok(())
     }
 
     /// Runs a program over `frame`, `repeat` times, without a NIC (`BPF_PROG_TEST_RUN`).

@@ -1,10 +1,16 @@
 //! xdp-dedup in userspace: the loader, the command line and the exporter around the kernel program.
 //! Nothing here knows DHCPv6; that is `xdp-dedup-common`'s.
 
+pub mod attachment;
 pub mod bench;
 pub mod cli;
+pub mod config;
+pub mod interfaces;
 pub mod kernel;
+pub mod metrics;
+pub mod pins;
 pub mod policy;
 pub mod privileges;
 pub mod replay;
 pub mod run;
+pub mod server;

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serde::Deserialize;
 use xdp_dedup_common::{
     Policy,
     digest::DigestKey,
@@ -12,14 +11,11 @@ use xdp_dedup_common::{
     time::Microseconds,
 };
 
-/// The flags of the policy, the same for `run` and `replay`, and the same keys in the configuration
-/// file. What is not given has its default.
-#[derive(Args, Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
+/// The flags of the policy, the same for `run` and `replay`. What is not given has its default.
+#[derive(Args, Clone, Debug, Default)]
 pub struct PolicyFlags {
     /// How long after the copy that passed another one is dropped: 1ms to 60s [default: 200ms]
     #[arg(long, value_name = "TIME", value_parser = parse_window)]
-    #[serde(deserialize_with = "window_from_string")]
     pub window: Option<Window>,
 
     /// What makes two messages the same: the client's message byte for byte, or the transaction-id
@@ -30,7 +26,6 @@ pub struct PolicyFlags {
     /// Of every how many transmissions of a message all copies pass, 0 to 63; 0 for never
     /// [default: 3]
     #[arg(long, value_name = "N", value_parser = parse_escalate_every)]
-    #[serde(deserialize_with = "escalate_every_from_number")]
     pub escalate_every: Option<EscalateEvery>,
 
     /// Which messages are filtered: those that relays forward, or also those that clients send
@@ -39,13 +34,19 @@ pub struct PolicyFlags {
     pub messages: Option<MessagesFlag>,
 
     /// Count what would be dropped, but let it pass
-    #[arg(long, num_args = 0, default_missing_value = "true")]
+    #[arg(
+        long,
+        value_name = "true|false",
+        hide_possible_values = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
     pub observe: Option<bool>,
 }
 
 /// Values of `--identity`.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum IdentityFlag {
     /// Destination, message type, transaction-id and client address, and the same bytes.
     Client,
@@ -54,8 +55,7 @@ pub enum IdentityFlag {
 }
 
 /// Values of `--messages`.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum MessagesFlag {
     /// Those that a relay forwarded.
     Relayed,
@@ -112,24 +112,4 @@ fn parse_escalate_every(text: &str) -> Result<EscalateEvery, String> {
                 EscalateEvery::MOST.transmissions()
             )
         })
-}
-
-fn window_from_string<'de, D>(deserializer: D) -> Result<Option<Window>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-{
-    let text = String::deserialize(deserializer)?;
-    parse_window(&text)
-        .map(Some)
-        .map_err(serde::de::Error::custom)
-}
-
-fn escalate_every_from_number<'de, D>(deserializer: D) -> Result<Option<EscalateEvery>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-{
-    let number = i64::deserialize(deserializer)?;
-    parse_escalate_every(&number.to_string())
-        .map(Some)
-        .map_err(serde::de::Error::custom)
 }

@@ -1,9 +1,381 @@
-//! `run`: not here yet.
+//! `run`: the daemon that holds the filter on its interfaces.
+
+use std::{
+    net::{Ipv6Addr, SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+use xdp_dedup_common::{
+    Policy,
+    digest::DigestKey,
+    policy::{IdentityBy, Window},
+};
+
+use crate::{
+    attachment::{AttachOptions, Attachment, Mode},
+    config,
+    interfaces::{self, Interface},
+    kernel::MAX_INTERFACES,
+    metrics::{InterfaceStatus, Snapshot},
+    pins::PinFolder,
+    policy::PolicyFlags,
+    server,
+};
+
+const DEFAULT_CAPACITY: u32 = 65536;
+
+/// 9547 is the port of Kea's exporter.
+const DEFAULT_METRICS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 9757);
+
 /// Arguments of `run`.
-#[derive(Args, Debug)]
-pub struct RunArgs {}
-/// Runs it.
-pub fn run(_args: RunArgs) -> anyhow::Result<()> {
-    anyhow::bail!("not here yet")
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Read flags from this TOML file, its keys being their names; the command line wins; SIGHUP
+    /// reads it again
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The flags that can also stand in the file.
+    #[command(flatten)]
+    pub flags: RunFlags,
+}
+
+/// Flags of `run` that can also stand in the configuration file.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RunFlags {
+    /// Attach to this interface; can be given several times, and then one table serves them all
+    #[arg(short, long = "interface", value_name = "IFACE")]
+    pub interfaces: Vec<String>,
+
+    /// Run in the NIC's driver, or in the kernel's stack for drivers without XDP [default: native]
+    #[arg(long, value_enum, value_name = "MODE", hide_possible_values = false)]
+    pub mode: Option<Mode>,
+
+    /// The policy.
+    #[command(flatten)]
+    pub policy: PolicyFlags,
+
+    /// Transactions that the table has room for: several times those that live at once, and 256 more
+    /// for each CPU [default: 65536]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
+    pub capacity: Option<u32>,
+
+    /// Serve Prometheus metrics here, or `off` [default: [::1]:9757]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_metrics)]
+    pub metrics: Option<Metrics>,
+}
+
+/// Values of `--metrics`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metrics {
+    /// Nowhere.
+    Off,
+    /// At this address and port.
+    At(SocketAddr),
+}
+
+fn parse_metrics(text: &str) -> Result<Metrics, String> {
+    if text == "off" {
+        return Ok(Metrics::Off);
+    }
+    text.parse()
+        .map(Metrics::At)
+        .map_err(|_| "an address and a port, such as [::1]:9757 or 127.0.0.1:9757, or off".to_owned())
+}
+
+impl RunFlags {
+    /// These flags, and those of `other` where these say nothing.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            interfaces: if self.interfaces.is_empty() { other.interfaces } else { self.interfaces },
+            mode: self.mode.or(other.mode),
+            policy: self.policy.or(other.policy),
+            capacity: self.capacity.or(other.capacity),
+            metrics: self.metrics.or(other.metrics),
+        }
+    }
+}
+
+/// What the command line and the file come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Settings {
+    interfaces: Vec<String>,
+    mode: Mode,
+    policy: Policy,
+    capacity: u32,
+    metrics: Metrics,
+}
+
+impl Settings {
+    fn read(args: &RunArgs, key: DigestKey) -> Result<Self> {
+        let flags = match &args.config {
+            Some(file) => args.flags.clone().or(config::read(file)?),
+            None => args.flags.clone(),
+        };
+        if flags.interfaces.is_empty() {
+            bail!("no interface to attach to: give one with -i IFACE, or `interface` in the file");
+        }
+        if flags.interfaces.len() > MAX_INTERFACES {
+            bail!("at most {MAX_INTERFACES} interfaces can share a table");
+        }
+        Ok(Self {
+            interfaces: flags.interfaces,
+            mode: flags.mode.unwrap_or_default(),
+            policy: flags.policy.policy(key),
+            capacity: flags.capacity.unwrap_or(DEFAULT_CAPACITY),
+            metrics: flags.metrics.unwrap_or(Metrics::At(DEFAULT_METRICS)),
+        })
+    }
+}
+
+/// The program on all interfaces of this `run`.
+struct Filter {
+    attachments: Vec<Attachment>,
+    capacity: u32,
+    /// Behind the attachments: dropped last, when nothing uses the maps any more.
+    _pins: PinFolder,
+}
+
+/// Attaches, serves, and detaches at SIGINT or SIGTERM.
+///
+/// # Errors
+///
+/// One line that says what was tried, why it failed and what to do; nothing is then left attached
+/// or pinned.
+pub fn run(args: RunArgs) -> Result<()> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .init();
+    let key = random_key()?;
+    let settings = Settings::read(&args, key)?;
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(serve(&args, settings, key))
+}
+
+async fn serve(args: &RunArgs, settings: Settings, key: DigestKey) -> Result<()> {
+    // Before anything is attached, so that no signal ends the process half way.
+    let mut signals = Signals::new()?;
+    let listener = match settings.metrics {
+        Metrics::Off => None,
+        Metrics::At(address) => Some(listen(address)?),
+    };
+    let all = interfaces::all().await?;
+    let chosen = interfaces::choose(&settings.interfaces, &all)?;
+    let filter = Arc::new(Mutex::new(attach(&chosen, &settings)?));
+    warn_of(&settings);
+    if let Some(listener) = listener {
+        let source = Arc::clone(&filter);
+        tokio::spawn(server::serve(listener, move || snapshot(Arc::clone(&source))));
+    }
+
+    let mut policy = settings.policy;
+    loop {
+        match signals.next().await {
+            Asked::Reload => policy = reload(args, &settings, policy, key, &filter),
+            Asked::Leave(name) => {
+                info!("{name}: detaching");
+                break;
+            }
+        }
+    }
+    detach(&filter).await
+}
+
+/// Attaches to all interfaces or, where one refuses, to none.
+fn attach(chosen: &[Interface], settings: &Settings) -> Result<Filter> {
+    let pins = PinFolder::create()?;
+    let options = AttachOptions {
+        mode: settings.mode,
+        capacity: settings.capacity,
+        policy: &settings.policy,
+        pins: pins.path(),
+    };
+    let mut attachments = Vec::new();
+    for (slot, interface) in (0..).zip(chosen) {
+        let attachment = Attachment::attach(interface, slot, &options)?;
+        info!(
+            interface = interface.name,
+            mode = %settings.mode,
+            program = attachment.program_id,
+            "attached"
+        );
+        attachments.push(attachment);
+    }
+    Ok(Filter { attachments, capacity: settings.capacity, _pins: pins })
+}
+
+/// Detaches from all interfaces and asks the kernel whether that is so.
+async fn detach(filter: &Mutex<Filter>) -> Result<()> {
+    let attachments = std::mem::take(&mut lock(filter).attachments);
+    let mut detached = Vec::new();
+    for attachment in attachments {
+        let program = attachment.program_id;
+        detached.push((attachment.detach()?, program));
+    }
+    let all = interfaces::all().await?;
+    for (interface, program) in detached {
+        let name = &interface.name;
+        match all.get(&interface.index) {
+            Some(now) if now.program == Some(program) => {
+                bail!("the program is still on {name}: `ip link set dev {name} xdp off` removes it")
+            }
+            _ => info!(interface = name, "detached"),
+        }
+    }
+    Ok(())
+}
+
+/// Reads the configuration again and puts what can change live in force; returns the policy then in
+/// force. Whatever is wrong with the file, the running policy stays.
+fn reload(
+    args: &RunArgs,
+    started: &Settings,
+    running: Policy,
+    key: DigestKey,
+    filter: &Mutex<Filter>,
+) -> Policy {
+    let settings = match Settings::read(args, key) {
+        Ok(settings) => settings,
+        Err(error) => {
+            error!("the policy stays as it was: {error:#}");
+            return running;
+        }
+    };
+    if (Settings { policy: started.policy, ..settings.clone() }) != *started {
+        warn!("interface, mode, capacity and metrics change with a restart only");
+    }
+    // One map serves all attachments.
+    let updated = match lock(filter).attachments.first_mut() {
+        Some(attachment) => attachment.kernel.set_policy(&settings.policy),
+        None => Ok(()),
+    };
+    match updated {
+        Ok(()) => {
+            warn_of(&settings);
+            info!(changed = settings.policy != running, "policy read again");
+            settings.policy
+        }
+        Err(error) => {
+            error!("the policy stays as it was: {error:#}");
+            running
+        }
+    }
+}
+
+/// What an operator should know of these settings.
+fn warn_of(settings: &Settings) {
+    let policy = &settings.policy;
+    if policy.window() > Window::ADVISED {
+        warn!(
+            "a window of over {} ms drops iPXE's first retransmission too",
+            Window::ADVISED.length().0 / 1000
+        );
+    }
+    if policy.identity() == IdentityBy::TransactionId {
+        warn!("by transaction-id alone, clients that happen to choose the same one are cut off");
+    }
+    if policy.observe() {
+        info!("observing only: nothing is dropped");
+    }
+    let kept_aside = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_CONF)
+        .ok()
+        .flatten()
+        .and_then(|cpus| u32::try_from(cpus * 256).ok());
+    if let Some(kept_aside) = kept_aside.filter(|&entries| settings.capacity < 2 * entries) {
+        warn!(
+            "of {} entries the kernel may keep {kept_aside} aside for its CPUs: raise --capacity",
+            settings.capacity
+        );
+    }
+}
+
+/// What a scrape tells, read now.
+async fn snapshot(filter: Arc<Mutex<Filter>>) -> Result<Snapshot> {
+    let all = interfaces::all().await?;
+    // Reading a large table takes milliseconds: not on the thread that waits for signals.
+    tokio::task::spawn_blocking(move || {
+        let filter = lock(&filter);
+        let mut interfaces = Vec::new();
+        for (slot, attachment) in (0..).zip(&filter.attachments) {
+            let now = all.get(&attachment.interface.index);
+            interfaces.push(InterfaceStatus {
+                name: attachment.interface.name.clone(),
+                mode: attachment.mode,
+                attached: now.and_then(|now| now.program) == Some(attachment.program_id),
+                program_id: attachment.program_id,
+                program_tag: attachment.program_tag,
+                counters: attachment.kernel.counters(slot)?,
+            });
+        }
+        let table_entries =
+            filter.attachments.first().map_or(0, |attachment| attachment.kernel.table_entries());
+        Ok(Snapshot { interfaces, table_entries, table_capacity: filter.capacity })
+    })
+    .await
+    .context("the scrape was interrupted")?
+}
+
+/// A poisoned lock is taken all the same: whoever panicked only read.
+fn lock(filter: &Mutex<Filter>) -> std::sync::MutexGuard<'_, Filter> {
+    filter.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener> {
+    let listener = TcpListener::bind(address).with_context(|| {
+        format!(
+            "cannot serve metrics at {address}: choose another with --metrics ADDR:PORT, or \
+             --metrics off"
+        )
+    })?;
+    listener.set_nonblocking(true).context("cannot serve metrics")?;
+    Ok(listener)
+}
+
+fn random_key() -> Result<DigestKey> {
+    let mut words = [0; 5];
+    getrandom::fill(bytemuck::cast_slice_mut(&mut words))
+        .map_err(|error| anyhow::anyhow!("cannot draw a random key: {error}"))?;
+    Ok(DigestKey::new(words))
+}
+
+/// What a signal asks for.
+enum Asked {
+    Reload,
+    Leave(&'static str),
+}
+
+struct Signals {
+    hang_up: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let on = |kind| signal(kind).context("cannot handle signals");
+        Ok(Self {
+            hang_up: on(SignalKind::hangup())?,
+            interrupt: on(SignalKind::interrupt())?,
+            terminate: on(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.hang_up.recv() => Asked::Reload,
+            _ = self.interrupt.recv() => Asked::Leave("SIGINT"),
+            _ = self.terminate.recv() => Asked::Leave("SIGTERM"),
+        }
+    }
 }

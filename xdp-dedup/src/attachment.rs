@@ -1,0 +1,160 @@
+//! Putting the program on an interface, and taking it off again.
+
+use std::{fmt, io, path::Path};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use aya::programs::{ProgramError, XdpMode, loaded_programs, xdp::XdpLinkId};
+use clap::ValueEnum;
+use xdp_dedup_common::Policy;
+
+use crate::{
+    interfaces::Interface,
+    kernel::{Clock, Kernel, LoadOptions, Program},
+    privileges,
+};
+
+/// Where in the receive path the program runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// In the NIC's driver, before the kernel has made a packet of the frame.
+    #[default]
+    Native,
+    /// In the kernel's stack, for drivers without XDP: later, and slower.
+    Generic,
+}
+
+/// As on the command line and in metrics.
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
+
+/// The program on one interface. Dropping it detaches.
+pub struct Attachment {
+    /// The interface, as it was when the program was attached.
+    pub interface: Interface,
+    /// The mode that it runs in.
+    pub mode: Mode,
+    /// Id of the program in the kernel.
+    pub program_id: u32,
+    /// Tag of the program: a digest of its instructions.
+    pub program_tag: u64,
+    /// The instance on this interface.
+    pub kernel: Kernel,
+    link: Option<XdpLinkId>,
+}
+
+/// What all instances on the interfaces of one `run` have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct AttachOptions<'a> {
+    /// The mode.
+    pub mode: Mode,
+    /// Entries of the table.
+    pub capacity: u32,
+    /// The policy in force from the first frame on.
+    pub policy: &'a Policy,
+    /// The folder of the shared maps.
+    pub pins: &'a Path,
+}
+
+impl Attachment {
+    /// Loads an instance of the program and attaches it. Never displaces another program, and never
+    /// takes the other mode instead.
+    ///
+    /// # Errors
+    ///
+    /// Where another program is attached, the driver or the kernel refuses, or privileges lack.
+    pub fn attach(
+        interface: &Interface,
+        interface_slot: u32,
+        options: &AttachOptions<'_>,
+    ) -> Result<Self> {
+        let AttachOptions { mode, capacity, policy, pins } = *options;
+        if let Some(id) = interface.program {
+            bail!("{}", incumbent(interface, id));
+        }
+        let load =
+            LoadOptions { capacity, interface_slot, clock: Clock::Live, pins: Some(pins) };
+        let mut kernel = Kernel::load(&load, policy)?;
+        let program = kernel.xdp_mut(Program::Filter)?;
+        let link = program
+            .attach_to_if_index(
+                interface.index,
+                match mode {
+                    Mode::Native => XdpMode::Driver,
+                    Mode::Generic => XdpMode::Skb,
+                },
+            )
+            .map_err(|error| refusal(error, interface, mode))?;
+        let info = program.info().context("cannot read the program's id")?;
+        Ok(Self {
+            interface: interface.clone(),
+            mode,
+            program_id: info.id(),
+            program_tag: info.tag(),
+            kernel,
+            link: Some(link),
+        })
+    }
+
+    /// Takes the program off the interface.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn detach(mut self) -> Result<Interface> {
+        if let Some(link) = self.link.take() {
+            let name = &self.interface.name;
+            let program = self.kernel.xdp_mut(Program::Filter)?;
+            program.detach(link).with_context(|| format!("cannot detach from {name}"))?;
+        }
+        Ok(self.interface)
+    }
+}
+
+/// Says who is on the interface already.
+fn incumbent(interface: &Interface, id: u32) -> String {
+    // Looking up a program by its id takes CAP_SYS_ADMIN.
+    let program = loaded_programs().flatten().find(|program| program.id() == id);
+    let program = match program.as_ref().and_then(|program| program.name_as_str()) {
+        Some(name) => format!("program {name} (id {id})"),
+        None => format!("the program with id {id}"),
+    };
+    let name = &interface.name;
+    format!(
+        "{name} already has an XDP program: {program}; xdp-dedup never displaces another program: \
+         stop the tool that attached it, or remove it with `ip link set dev {name} xdp off`"
+    )
+}
+
+/// Says why the kernel did not attach the program, and what to do.
+fn refusal(error: ProgramError, interface: &Interface, mode: Mode) -> anyhow::Error {
+    let name = &interface.name;
+    let errno = match &error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
+    };
+    let what = format!("attach to {name} in {mode} mode");
+    let what_to_do = match errno.map(nix::errno::Errno::from_raw) {
+        Some(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::EINVAL) if mode == Mode::Native => {
+            format!(
+                "cannot {what}: its driver cannot run XDP natively, at least not as it is set up \
+                 now (MTU, channels); `--mode generic` works with every driver"
+            )
+        }
+        Some(nix::errno::Errno::EBUSY | nix::errno::Errno::EEXIST) => {
+            format!("cannot {what}: another XDP program came first")
+        }
+        Some(nix::errno::Errno::ENODEV) => format!("cannot {what}: the interface is gone"),
+        _ => privileges::advice(&what),
+    };
+    match error {
+        ProgramError::SyscallError(error) => anyhow::Error::new(io::Error::from(error.io_error)),
+        other => anyhow!(other),
+    }
+    .context(what_to_do)
+}

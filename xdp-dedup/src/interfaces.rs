@@ -1,0 +1,135 @@
+//! What the kernel says of this network namespace's interfaces, over netlink.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, bail};
+use futures_util::TryStreamExt as _;
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp,
+};
+
+/// An interface, as far as attaching to it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name now; it may be renamed.
+    pub name: String,
+    /// Its index, which stays.
+    pub index: u32,
+    /// Id of the XDP program on it, in whatever mode.
+    pub program: Option<u32>,
+    /// Indices of the interfaces that this one lies on or under, one step away: the bridge or bond
+    /// that it is a port of, the parent of a VLAN.
+    upper: Option<u32>,
+    lower: Option<u32>,
+}
+
+/// All interfaces of this network namespace, by index.
+///
+/// # Errors
+///
+/// Where netlink refuses.
+pub async fn all() -> Result<BTreeMap<u32, Interface>> {
+    let (connection, handle, _) = rtnetlink::new_connection().context("cannot open netlink")?;
+    let connection = tokio::spawn(connection);
+    let links: Result<Vec<_>, _> = handle.link().get().execute().try_collect().await;
+    connection.abort();
+    let links = links.context("cannot list the interfaces over netlink")?;
+    Ok(links.into_iter().filter_map(interface).map(|i| (i.index, i)).collect())
+}
+
+/// The interfaces with these names, in their order.
+///
+/// # Errors
+///
+/// Where one does not exist, is named twice, or sees the frames of another one of them.
+pub fn choose(names: &[String], all: &BTreeMap<u32, Interface>) -> Result<Vec<Interface>> {
+    let mut chosen: Vec<Interface> = Vec::new();
+    for name in names {
+        let Some(interface) = all.values().find(|interface| interface.name == *name) else {
+            let others: Vec<_> = all.values().map(|interface| interface.name.as_str()).collect();
+            bail!("there is no interface {name} here; there are {}", others.join(", "));
+        };
+        if chosen.iter().any(|other| other.index == interface.index) {
+            bail!("interface {name} is named twice");
+        }
+        if let Some(other) = chosen.iter().find(|other| stacked(interface, other, all)) {
+            bail!(
+                "{name} and {} are stacked on one another: both would see the same frame, and the \
+                 second would take it for a copy and drop it; attach to one of them only",
+                other.name
+            );
+        }
+        chosen.push(interface.clone());
+    }
+    Ok(chosen)
+}
+
+/// Whether the frames that one of them receives go on to the other.
+fn stacked(a: &Interface, b: &Interface, all: &BTreeMap<u32, Interface>) -> bool {
+    reaches_up(a.index, b.index, all) || reaches_up(b.index, a.index, all)
+}
+
+/// Whether `top` lies somewhere above `bottom`.
+fn reaches_up(bottom: u32, top: u32, all: &BTreeMap<u32, Interface>) -> bool {
+    let mut above = vec![bottom];
+    let mut next = 0;
+    while let Some(&current) = above.get(next) {
+        next += 1;
+        let upper = all.get(&current).and_then(|interface| interface.upper);
+        let stacked_on_it =
+            all.values().filter(|interface| interface.lower == Some(current)).map(|i| i.index);
+        for index in upper.into_iter().chain(stacked_on_it) {
+            if index == top {
+                return true;
+            }
+            if !above.contains(&index) {
+                above.push(index);
+            }
+        }
+    }
+    false
+}
+
+/// What a netlink message says; `None` for one without a name.
+fn interface(message: LinkMessage) -> Option<Interface> {
+    let mut found = Interface {
+        name: String::new(),
+        index: message.header.index,
+        program: None,
+        upper: None,
+        lower: None,
+    };
+    let mut in_other_namespace = false;
+    let mut is_tunnel_end = false;
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => found.name = name,
+            LinkAttribute::Controller(index) if index != 0 => found.upper = Some(index),
+            LinkAttribute::Link(index) if index != found.index && index != 0 => {
+                found.lower = Some(index);
+            }
+            LinkAttribute::LinkNetNsId(_) => in_other_namespace = true,
+            LinkAttribute::LinkInfo(infos) => {
+                // The other end of a veth or netkit pair is no lower device: what one end receives,
+                // the other has sent.
+                is_tunnel_end = infos.iter().any(|info| {
+                    matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit))
+                });
+            }
+            LinkAttribute::Xdp(xdp) => {
+                found.program = xdp.iter().find_map(|xdp| match xdp {
+                    LinkXdp::ProgId(id)
+                    | LinkXdp::DrvProgId(id)
+                    | LinkXdp::SkbProgId(id)
+                    | LinkXdp::HwProgId(id) => Some(*id),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    if in_other_namespace || is_tunnel_end {
+        found.lower = None;
+    }
+    (!found.name.is_empty()).then_some(found)
+}
