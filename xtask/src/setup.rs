@@ -8,6 +8,7 @@ mod core_source;
 mod debian;
 mod ladder;
 mod linker;
+mod promtool;
 
 use std::fs::{self, File, TryLockError};
 use std::process::Command;
@@ -37,6 +38,15 @@ pub fn ensure() -> Result<()> {
     let _lock = lock()?;
     linker::ensure()?;
     core_source::ensure()
+}
+
+/// Sets up what the tests use besides, and says what they will go without.
+pub fn ensure_for_tests() -> Result<()> {
+    let _lock = lock()?;
+    if let Err(error) = promtool::ensure() {
+        say(format_args!("no promtool, so its test will be reported as skipped: {error:#}"));
+    }
+    Ok(())
 }
 
 /// `cargo +other xtask` would hand the other toolchain down to everything that follows.

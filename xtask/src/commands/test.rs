@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::commands::build;
-use crate::{cargo, process, say};
+use crate::{cargo, process, say, setup, workspace};
 
 /// Builds and tests; `args` go to cargo test.
 pub fn run(args: &[OsString]) -> Result<ExitCode> {
@@ -21,9 +21,11 @@ pub fn run(args: &[OsString]) -> Result<ExitCode> {
         );
     }
     build::run()?;
+    setup::ensure_for_tests()?;
     let mut test = cargo::command("test");
     test.args(["--workspace", "--exclude", "xdp-dedup-ebpf"])
         .args(args);
+    cargo::prepend_path(&mut test, &workspace::setup_bin())?;
     Ok(process::exit_code(process::status(&mut test)?))
 }
 

@@ -13,7 +13,8 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result, anyhow, bail};
 
 use super::ladder::{Attempt, Rung, climb};
-use super::{debian, rustc};
+use super::debian::{self, Wanted};
+use super::rustc;
 use crate::workspace::{self, RUST_VERSION};
 use crate::{process, say};
 
@@ -22,6 +23,11 @@ const VARIABLE: &str = "XDP_DEDUP_RUST_SRC";
 
 /// Without a network rustup may try for minutes; the component is a few MB.
 const RUSTUP_LIMIT: Duration = Duration::from_secs(60);
+
+/// Where Debian keeps the pinned release's source.
+const DEBIAN_SUITE: &str = "trixie-backports";
+const DEBIAN_VERSION: &str = "1.95.0+dfsg1-2~bpo13+1";
+const DEBIAN_LIBRARY: &str = "usr/src/rustc-1.95.0/library";
 
 /// The release after the pinned one.
 const NEXT_RELEASE: &str = "1.96.0";
@@ -170,7 +176,14 @@ fn from_rustup() -> Result<Source> {
 }
 
 fn from_debian(staging: &Path) -> Result<Source> {
-    let library = debian::fetch(&staging.join("apt"))?;
+    let wanted = Wanted {
+        suite: DEBIAN_SUITE.to_owned(),
+        package: "rust-src",
+        version: Some(DEBIAN_VERSION),
+        megabytes: 45,
+        path: DEBIAN_LIBRARY,
+    };
+    let library = debian::fetch(&staging.join("apt"), &wanted)?;
     check(&library)?;
     Ok(Source::Unpacked(library))
 }
@@ -254,6 +267,12 @@ fn clear(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn debians_package_is_of_the_pinned_release() {
+        assert!(DEBIAN_VERSION.starts_with(&format!("{RUST_VERSION}+")));
+        assert!(DEBIAN_LIBRARY.contains(&format!("rustc-{RUST_VERSION}/")));
+    }
 
     /// A folder of this test's own, removed with the value.
     struct Scratch(PathBuf);

@@ -1,5 +1,5 @@
-//! Core's source from Debian's archive, for machines where rustup cannot download. The machine's
-//! own apt lists name the mirror, and its own keys vouch for what comes from there: suite, state
+//! Files from Debian's archive, without installing the package. The machine's own apt lists name the
+//! mirror, and its own keys vouch for what comes from there: suite, state
 //! and cache are private, and nothing of the system is changed, so it works without root too.
 
 use std::fs;
@@ -12,24 +12,35 @@ use anyhow::{Context, Result, bail};
 use super::apt_lists::{self, Mirror};
 use crate::{process, say};
 
-const PACKAGE: &str = "rust-src";
-const VERSION: &str = "1.95.0+dfsg1-2~bpo13+1";
-const SUITE: &str = "trixie-backports";
-const LIBRARY: &str = "usr/src/rustc-1.95.0/library";
+/// A file or folder in a package of Debian's.
+pub struct Wanted {
+    /// The suite that has the package.
+    pub suite: String,
+    /// The package's name.
+    pub package: &'static str,
+    /// Its version; the suite's newest if there is none.
+    pub version: Option<&'static str>,
+    /// What it weighs, for the one who waits.
+    pub megabytes: u32,
+    /// Where the file or folder lies in it.
+    pub path: &'static str,
+}
 
 /// Long enough for 45 MB by a slow line.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// Downloads and unpacks the package in `dir`, and hands back where its `library` folder lies.
-pub fn fetch(dir: &Path) -> Result<PathBuf> {
+/// Downloads and unpacks a package in `dir`, and hands back where the wanted part of it lies.
+pub fn fetch(dir: &Path, wanted: &Wanted) -> Result<PathBuf> {
     process::require(&["apt-get", "dpkg-deb", "tar"])?;
     let lists = apt_lists::read(Path::new("/etc/apt"));
     let Some(mirror) = apt_lists::debian_mirror(&lists) else {
         bail!("the apt lists in /etc/apt name no mirror of Debian");
     };
-    say(format_args!(
-        "fetching Debian's {PACKAGE} {VERSION} (45 MB) ..."
-    ));
+    let package = match wanted.version {
+        Some(version) => format!("{}={version}", wanted.package),
+        None => wanted.package.to_owned(),
+    };
+    say(format_args!("fetching Debian's {package} ({} MB) ...", wanted.megabytes));
     for folder in ["state/lists/partial", "cache/archives/partial", "root"] {
         let folder = dir.join(folder);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -39,16 +50,16 @@ pub fn fetch(dir: &Path) -> Result<PathBuf> {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     };
     write("status", String::new())?;
-    write("sources.list", source_line(&mirror))?;
+    write("sources.list", source_line(&mirror, &wanted.suite))?;
     write("apt.conf", configuration(dir))?;
 
     apt(dir, &["update"])?;
-    apt(dir, &["download", &format!("{PACKAGE}={VERSION}")])?;
-    unpack(&downloaded(dir)?, &dir.join("root"))
+    apt(dir, &["download", &package])?;
+    unpack(&downloaded(dir)?, &dir.join("root"), wanted.path)
 }
 
-/// `dpkg -x`, but for the one folder that is wanted: the package holds ten times as many files.
-fn unpack(package: &Path, into: &Path) -> Result<PathBuf> {
+/// `dpkg -x`, but for what is wanted alone: rust-src holds ten times as many files.
+fn unpack(package: &Path, into: &Path, path: &str) -> Result<PathBuf> {
     let mut open = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
         .arg(package)
@@ -58,7 +69,7 @@ fn unpack(package: &Path, into: &Path) -> Result<PathBuf> {
     let mut take = Command::new("tar");
     take.args(["--no-same-owner", "-x", "-C"])
         .arg(into)
-        .arg(format!("./{LIBRARY}"));
+        .arg(format!("./{path}"));
     if let Some(tarfile) = open.stdout.take() {
         take.stdin(tarfile);
     }
@@ -73,17 +84,17 @@ fn unpack(package: &Path, into: &Path) -> Result<PathBuf> {
             package.display()
         );
     }
-    Ok(into.join(LIBRARY))
+    Ok(into.join(path))
 }
 
-/// The suite's InRelease is signed by the keys of Debian 12 and of Debian 13: the keyring of
-/// either release vouches for it (tried with Debian 12's alone), so checking stays on.
-fn source_line(mirror: &Mirror) -> String {
+/// The InRelease of trixie-backports is signed by the keys of Debian 12 and of Debian 13: the keyring
+/// of either release vouches for it (tried with Debian 12's alone), so checking stays on.
+fn source_line(mirror: &Mirror, suite: &str) -> String {
     let options = match &mirror.keyring {
         Some(keyring) => format!("[signed-by={keyring}] "),
         None => String::new(),
     };
-    format!("deb {options}{} {SUITE} main\n", mirror.uri)
+    format!("deb {options}{} {suite} main\n", mirror.uri)
 }
 
 /// Read after the machine's own configuration, which stays in force otherwise (a proxy, say).
@@ -139,13 +150,6 @@ fn downloaded(dir: &Path) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workspace::RUST_VERSION;
-
-    #[test]
-    fn the_package_is_of_the_pinned_release() {
-        assert!(VERSION.starts_with(&format!("{RUST_VERSION}+")));
-        assert!(LIBRARY.contains(&format!("rustc-{RUST_VERSION}/")));
-    }
 
     #[test]
     fn the_source_line_names_the_keyring_that_vouches_for_the_mirror() {
@@ -160,7 +164,7 @@ mod tests {
                 uri: "mirror:/debian".to_owned(),
                 keyring: keyring.map(str::to_owned),
             };
-            assert_eq!(source_line(&mirror), line);
+            assert_eq!(source_line(&mirror, "trixie-backports"), line);
         }
     }
 }
