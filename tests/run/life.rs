@@ -23,19 +23,43 @@ use testbed::{
 };
 use xdp_dedup_common::{Reason, counters::GAP_BOUNDS};
 
+/// What a trial runs.
+type Test = fn() -> Result<()>;
+
 pub fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn() -> Result<()>); 7] = [
-        ("counts each reason and verdict from zero, and nothing else", series_start_at_zero),
-        ("serves metrics that promtool finds nothing wrong with", promtool),
-        ("serves /metrics and /healthz beside clients that send nothing", slow_clients),
-        ("takes a new policy at SIGHUP, without forgetting or reattaching", reload),
-        ("keeps the running policy when the file is bad at SIGHUP", bad_reload),
-        ("lets the command line win over the file, also at SIGHUP", command_line_wins),
-        ("says so when the interface goes away, and still ends well", interface_goes),
+    let tests: &[(&str, Test)] = &[
+        (
+            "counts each reason and verdict from zero, and nothing else",
+            series_start_at_zero,
+        ),
+        (
+            "serves metrics that promtool finds nothing wrong with",
+            promtool,
+        ),
+        (
+            "serves /metrics and /healthz beside clients that send nothing",
+            slow_clients,
+        ),
+        (
+            "takes a new policy at SIGHUP, without forgetting or reattaching",
+            reload,
+        ),
+        (
+            "keeps the running policy when the file is bad at SIGHUP",
+            bad_reload,
+        ),
+        (
+            "lets the command line win over the file, also at SIGHUP",
+            command_line_wins,
+        ),
+        (
+            "says so when the interface goes away, and still ends well",
+            interface_goes,
+        ),
     ];
     tests
-        .into_iter()
-        .map(|(name, test)| {
+        .iter()
+        .map(|&(name, test)| {
             let without_promtool = name.contains("promtool") && !has_promtool();
             let trial = needs_root(trial(name, test));
             if without_promtool {
@@ -49,7 +73,10 @@ pub fn trials() -> Vec<Trial> {
 
 fn has_promtool() -> bool {
     let mut promtool = Command::new("promtool");
-    promtool.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+    promtool
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     promtool.status().is_ok_and(|status| status.success())
 }
 
@@ -86,7 +113,10 @@ impl Bed {
 /// Waits until `daemon` has counted so many frames for a reason and verdict; all of veth's work is
 /// done by then or soon after.
 fn wait_for(daemon: &Daemon, verdict: &str, reason: &str, frames: f64) -> Result<()> {
-    let labels = [format!("verdict=\"{verdict}\""), format!("reason=\"{reason}\"")];
+    let labels = [
+        format!("verdict=\"{verdict}\""),
+        format!("reason=\"{reason}\""),
+    ];
     let labels: Vec<_> = labels.iter().map(String::as_str).collect();
     let start = Instant::now();
     loop {
@@ -106,7 +136,11 @@ fn wait_for(daemon: &Daemon, verdict: &str, reason: &str, frames: f64) -> Result
 fn wait_for_log(daemon: &Daemon, text: &str) -> Result<()> {
     let start = Instant::now();
     while !daemon.log().contains(text) {
-        ensure!(start.elapsed() < Duration::from_secs(5), "no {text:?} in {}", daemon.log());
+        ensure!(
+            start.elapsed() < Duration::from_secs(5),
+            "no {text:?} in {}",
+            daemon.log()
+        );
         thread::sleep(Duration::from_millis(5));
     }
     Ok(())
@@ -120,7 +154,12 @@ fn series_start_at_zero() -> Result<()> {
         let mut expected: Vec<_> = Reason::ALL
             .iter()
             .filter(|&&reason| reason != Reason::NotDhcp)
-            .flat_map(|reason| reason.verdicts().iter().map(move |verdict| (reason, verdict)))
+            .flat_map(|reason| {
+                reason
+                    .verdicts()
+                    .iter()
+                    .map(move |verdict| (reason, verdict))
+            })
             .map(|(reason, verdict)| {
                 let (reason, verdict) = (reason.name(), verdict.name());
                 format!(
@@ -133,14 +172,28 @@ fn series_start_at_zero() -> Result<()> {
         found.sort();
         ensure!(found == expected, "{found:#?}");
     }
-    let buckets = metrics.lines("xdp_dedup_duplicate_gap_seconds_bucket").count();
+    let buckets = metrics
+        .lines("xdp_dedup_duplicate_gap_seconds_bucket")
+        .count();
     ensure!(buckets == GAP_BOUNDS.len() + 1, "{buckets} buckets");
     for (name, labels, expected) in [
         ("xdp_dedup_table_entries", vec![], 0.0),
         ("xdp_dedup_table_capacity", vec![], 65536.0),
-        ("xdp_dedup_attached", vec!["interface=\"server0\"", "mode=\"native\""], 1.0),
-        ("xdp_dedup_build_info", vec![concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"")], 1.0),
-        ("xdp_dedup_program_info", vec!["interface=\"server0\"", "id=", "tag="], 1.0),
+        (
+            "xdp_dedup_attached",
+            vec!["interface=\"server0\"", "mode=\"native\""],
+            1.0,
+        ),
+        (
+            "xdp_dedup_build_info",
+            vec![concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"")],
+            1.0,
+        ),
+        (
+            "xdp_dedup_program_info",
+            vec!["interface=\"server0\"", "id=", "tag="],
+            1.0,
+        ),
     ] {
         let value = metrics.value(name, &labels);
         ensure!(value == Some(expected), "{name}{labels:?} is {value:?}");
@@ -160,11 +213,23 @@ fn promtool() -> Result<()> {
         .stderr(Stdio::piped())
         .spawn()?;
     let text = daemon.metrics()?.0;
-    promtool.stdin.take().context("no stdin")?.write_all(text.as_bytes())?;
+    promtool
+        .stdin
+        .take()
+        .context("no stdin")?
+        .write_all(text.as_bytes())?;
     let output = promtool.wait_with_output()?;
     let complaints = [output.stdout, output.stderr].concat();
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&complaints));
-    ensure!(complaints.is_empty(), "{}", String::from_utf8_lossy(&complaints));
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&complaints)
+    );
+    ensure!(
+        complaints.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&complaints)
+    );
     Ok(())
 }
 
@@ -172,13 +237,18 @@ fn slow_clients() -> Result<()> {
     let bed = Bed::new()?;
     let daemon = bed.run(&[])?;
     let idle = bed.here.inside(|| {
-        (0..20).map(|_| TcpStream::connect("[::1]:9757")).collect::<Result<Vec<_>, _>>()
+        (0..20)
+            .map(|_| TcpStream::connect("[::1]:9757"))
+            .collect::<Result<Vec<_>, _>>()
     })??;
     ensure!(daemon.get("/healthz")? == "ok\n");
     ensure!(daemon.get("/metrics")?.contains("xdp_dedup_build_info"));
     for (request, status) in [
         ("GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
-        ("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", "405"),
+        (
+            "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+            "405",
+        ),
         ("no HTTP at all\r\n\r\n", "400"),
     ] {
         let mut stream = bed.here.inside(|| TcpStream::connect("[::1]:9757"))??;
@@ -198,19 +268,32 @@ fn reload() -> Result<()> {
     let file = tempfile::NamedTempFile::new()?;
     fs::write(&file, "window = \"60s\"\nobserve = true\n")?;
     let daemon = bed.run(&["--config", &file.path().to_string_lossy()])?;
-    let program = daemon.metrics()?.lines("xdp_dedup_program_info").collect::<String>();
+    let program = daemon
+        .metrics()?
+        .lines("xdp_dedup_program_info")
+        .collect::<String>();
     bed.send_reported_pair()?;
     wait_for(&daemon, "would_drop", "duplicate", 1.0)?;
 
-    fs::write(&file, "window = \"60s\"\nobserve = false\ncapacity = 2048\n")?;
+    fs::write(
+        &file,
+        "window = \"60s\"\nobserve = false\ncapacity = 2048\n",
+    )?;
     daemon.signal(Signal::SIGHUP)?;
     wait_for_log(&daemon, "policy read again")?;
-    ensure!(daemon.log().contains("change with a restart only"), "{}", daemon.log());
+    ensure!(
+        daemon.log().contains("change with a restart only"),
+        "{}",
+        daemon.log()
+    );
     // Both are copies of the message that passed before the change.
     bed.send_reported_pair()?;
     wait_for(&daemon, "drop", "duplicate", 2.0)?;
     wait_for(&daemon, "pass", "first", 1.0)?;
-    let now = daemon.metrics()?.lines("xdp_dedup_program_info").collect::<String>();
+    let now = daemon
+        .metrics()?
+        .lines("xdp_dedup_program_info")
+        .collect::<String>();
     ensure!(now == program, "another program is attached: {now}");
     Ok(())
 }
@@ -231,10 +314,20 @@ fn bad_reload() -> Result<()> {
 fn command_line_wins() -> Result<()> {
     let bed = Bed::new()?;
     let file = tempfile::NamedTempFile::new()?;
-    fs::write(&file, "observe = true\nwindow = \"1ms\"\nmessages = \"relayed\"\n")?;
+    fs::write(
+        &file,
+        "observe = true\nwindow = \"1ms\"\nmessages = \"relayed\"\n",
+    )?;
     let path = file.path().to_string_lossy().into_owned();
-    let daemon =
-        bed.run(&["--config", &path, "--observe=false", "--window", "60s", "--messages", "all"])?;
+    let daemon = bed.run(&[
+        "--config",
+        &path,
+        "--observe=false",
+        "--window",
+        "60s",
+        "--messages",
+        "all",
+    ])?;
     let drop_both = |xid: u8, drops: f64| -> Result<()> {
         let message = ClientMessage::new(message_type::SOLICIT, [0, 0, xid]).elapsed_time(0);
         for relay in [reported::RELAY_A, reported::RELAY_B] {

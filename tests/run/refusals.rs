@@ -12,78 +12,215 @@ use testbed::{
     veth::{End, join},
 };
 
+/// What a trial runs.
+type Test = fn() -> Result<()>;
+
 const USAGE: i32 = 2;
 const FAILED: i32 = 1;
 
 /// The command line, and what its error must say; no privileges are needed to be refused.
 const COMMAND_LINES: &[(&str, &[&str], i32, &str)] = &[
     ("no interface", &[], FAILED, "no interface to attach to"),
-    ("an unknown interface", &["-i", "nope"], FAILED, "no interface nope here; there are lo"),
-    ("an interface twice", &["-i", "lo", "-i", "lo"], FAILED, "lo is named twice"),
-    ("a window without a unit", &["-i", "lo", "--window", "5"], USAGE, "such as 200ms"),
-    ("a window too short", &["-i", "lo", "--window", "999us"], USAGE, "1ms to 60s"),
-    ("a window too long", &["-i", "lo", "--window", "61s"], USAGE, "1ms to 60s"),
-    ("a window for ever", &["-i", "lo", "--window", "9999999y"], USAGE, "--window"),
-    ("an escalation too rare", &["-i", "lo", "--escalate-every", "64"], USAGE, "0 (never) to 63"),
-    ("a table too small", &["-i", "lo", "--capacity", "1023"], USAGE, "1024"),
-    ("a table too large", &["-i", "lo", "--capacity", "16777217"], USAGE, "16777216"),
-    ("metrics nowhere", &["-i", "lo", "--metrics", "9757"], USAGE, "[::1]:9757"),
-    ("an unknown mode", &["-i", "lo", "--mode", "offload"], USAGE, "native"),
-    ("no such file", &["--config", "/nonexistent.toml"], FAILED, "/nonexistent.toml"),
+    (
+        "an unknown interface",
+        &["-i", "nope"],
+        FAILED,
+        "no interface nope here; there are lo",
+    ),
+    (
+        "an interface twice",
+        &["-i", "lo", "-i", "lo"],
+        FAILED,
+        "lo is named twice",
+    ),
+    (
+        "a window without a unit",
+        &["-i", "lo", "--window", "5"],
+        USAGE,
+        "such as 200ms",
+    ),
+    (
+        "a window too short",
+        &["-i", "lo", "--window", "999us"],
+        USAGE,
+        "1ms to 60s",
+    ),
+    (
+        "a window too long",
+        &["-i", "lo", "--window", "61s"],
+        USAGE,
+        "1ms to 60s",
+    ),
+    (
+        "a window for ever",
+        &["-i", "lo", "--window", "9999999y"],
+        USAGE,
+        "--window",
+    ),
+    (
+        "an escalation too rare",
+        &["-i", "lo", "--escalate-every", "64"],
+        USAGE,
+        "0 (never) to 63",
+    ),
+    (
+        "a table too small",
+        &["-i", "lo", "--capacity", "1023"],
+        USAGE,
+        "1024",
+    ),
+    (
+        "a table too large",
+        &["-i", "lo", "--capacity", "16777217"],
+        USAGE,
+        "16777216",
+    ),
+    (
+        "metrics nowhere",
+        &["-i", "lo", "--metrics", "9757"],
+        USAGE,
+        "[::1]:9757",
+    ),
+    (
+        "an unknown mode",
+        &["-i", "lo", "--mode", "offload"],
+        USAGE,
+        "native",
+    ),
+    (
+        "no such file",
+        &["--config", "/nonexistent.toml"],
+        FAILED,
+        "/nonexistent.toml",
+    ),
 ];
 
 /// The configuration file, the line that its error must name, and what it must say of it.
 const FILES: &[(&str, &str, usize, &str)] = &[
-    ("an unknown key", "interface = \"lo\"\nwindw = \"1s\"\n", 2, "no key `windw`"),
-    ("the file's own flag", "config = \"other.toml\"\n", 1, "no key `config`"),
-    ("a window without a unit", "\n\nwindow = 200\n", 3, "--window"),
-    ("a window too long", "# a comment\nwindow = \"2m\"\n", 2, "1ms to 60s"),
-    ("a table as a value", "metrics = { port = 1 }\n", 1, "`metrics` wants a string"),
+    (
+        "an unknown key",
+        "interface = \"lo\"\nwindw = \"1s\"\n",
+        2,
+        "no key `windw`",
+    ),
+    (
+        "the file's own flag",
+        "config = \"other.toml\"\n",
+        1,
+        "no key `config`",
+    ),
+    (
+        "a window without a unit",
+        "\n\nwindow = 200\n",
+        3,
+        "--window",
+    ),
+    (
+        "a window too long",
+        "# a comment\nwindow = \"2m\"\n",
+        2,
+        "1ms to 60s",
+    ),
+    (
+        "a table as a value",
+        "metrics = { port = 1 }\n",
+        1,
+        "`metrics` wants a string",
+    ),
     ("a list that does not end", "interface = [\n", 1, ""),
-    ("an escalation below zero", "escalate-every = -1\n", 1, "0 (never) to 63"),
-    ("a truth that is none", "observe = \"maybe\"\n", 1, "--observe"),
-    ("a key twice", "window = \"1s\"\nwindow = \"2s\"\n", 2, "duplicate key"),
+    (
+        "an escalation below zero",
+        "escalate-every = -1\n",
+        1,
+        "0 (never) to 63",
+    ),
+    (
+        "a truth that is none",
+        "observe = \"maybe\"\n",
+        1,
+        "--observe",
+    ),
+    (
+        "a key twice",
+        "window = \"1s\"\nwindow = \"2s\"\n",
+        2,
+        "duplicate key",
+    ),
 ];
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for &(name, arguments, code, text) in COMMAND_LINES {
         trials.push(trial(format!("refuses {name}"), move || {
-            let output = Command::new(binary()?).arg("run").args(arguments).output()?;
+            let output = Command::new(binary()?)
+                .arg("run")
+                .args(arguments)
+                .output()?;
             let stderr = String::from_utf8_lossy(&output.stderr);
-            ensure!(output.status.code() == Some(code), "{}: {stderr}", output.status);
+            ensure!(
+                output.status.code() == Some(code),
+                "{}: {stderr}",
+                output.status
+            );
             ensure!(stderr.contains(text), "no {text:?} in {stderr}");
             // clap adds a hint to errors of usage.
-            ensure!(code == USAGE || stderr.lines().count() == 1, "more than a line: {stderr}");
+            ensure!(
+                code == USAGE || stderr.lines().count() == 1,
+                "more than a line: {stderr}"
+            );
             Ok(())
         }));
     }
     for &(name, content, line, text) in FILES {
-        trials.push(trial(format!("refuses a file with {name}, and names the line"), move || {
-            let file = tempfile::NamedTempFile::new()?;
-            fs::write(&file, content)?;
-            let output =
-                Command::new(binary()?).args(["run", "--config"]).arg(file.path()).output()?;
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            let place = format!("{}, line {line}: ", file.path().display());
-            ensure!(output.status.code() == Some(FAILED), "{}: {stderr}", output.status);
-            ensure!(stderr.contains(&place), "no {place:?} in {stderr}");
-            ensure!(stderr.contains(text), "no {text:?} in {stderr}");
-            ensure!(stderr.lines().count() == 1, "more than a line: {stderr}");
-            Ok(())
-        }));
+        trials.push(trial(
+            format!("refuses a file with {name}, and names the line"),
+            move || {
+                let file = tempfile::NamedTempFile::new()?;
+                fs::write(&file, content)?;
+                let output = Command::new(binary()?)
+                    .args(["run", "--config"])
+                    .arg(file.path())
+                    .output()?;
+                let stderr = String::from_utf8_lossy(&output.stderr);
+                let place = format!("{}, line {line}: ", file.path().display());
+                ensure!(
+                    output.status.code() == Some(FAILED),
+                    "{}: {stderr}",
+                    output.status
+                );
+                ensure!(stderr.contains(&place), "no {place:?} in {stderr}");
+                ensure!(stderr.contains(text), "no {text:?} in {stderr}");
+                ensure!(stderr.lines().count() == 1, "more than a line: {stderr}");
+                Ok(())
+            },
+        ));
     }
-    let with_root: [(&str, fn() -> Result<()>); 8] = [
-        ("refuses native mode where the driver cannot, and names generic", no_native_mode),
-        ("refuses an interface with another XDP program, and names the program", incumbent),
-        ("refuses a bridge together with its port, in either order", bridge_and_port),
-        ("refuses interfaces stacked over another one between", stacked_at_a_distance),
+    let with_root: &[(&str, Test)] = &[
+        (
+            "refuses native mode where the driver cannot, and names generic",
+            no_native_mode,
+        ),
+        (
+            "refuses an interface with another XDP program, and names the program",
+            incumbent,
+        ),
+        (
+            "refuses a bridge together with its port, in either order",
+            bridge_and_port,
+        ),
+        (
+            "refuses interfaces stacked over another one between",
+            stacked_at_a_distance,
+        ),
         ("takes two ports of one bridge", two_ports),
-        ("refuses a second daemon in the same network namespace", second_daemon),
+        (
+            "refuses a second daemon in the same network namespace",
+            second_daemon,
+        ),
         ("refuses a metrics port that is in use", port_in_use),
         ("names the capabilities that it lacks", no_capabilities),
     ];
-    trials.extend(with_root.map(|(name, test)| needs_root(trial(name, test))));
+    trials.extend(with_root.iter().map(|&(name, test)| needs_root(trial(name, test))));
     trials
 }
 
@@ -99,10 +236,18 @@ fn cable() -> Result<(Namespace, End)> {
 fn refused(end: &End, arguments: &[&str], text: &str) -> Result<()> {
     let Attempt { code, stderr, left } = attempt(&binary()?, &end.namespace, arguments)?;
     ensure!(code == Some(FAILED), "exit code {code:?}: {stderr}");
-    let errors: Vec<_> =
-        stderr.lines().filter(|line| line.starts_with("xdp-dedup: ")).collect();
-    ensure!(errors.len() == 1 && errors[0].contains(text), "no {text:?} in {stderr}");
-    ensure!(end.xdp()?.is_none(), "the program is still attached: {stderr}");
+    let errors: Vec<_> = stderr
+        .lines()
+        .filter(|line| line.starts_with("xdp-dedup: "))
+        .collect();
+    ensure!(
+        errors.len() == 1 && errors[0].contains(text),
+        "no {text:?} in {stderr}"
+    );
+    ensure!(
+        end.xdp()?.is_none(),
+        "the program is still attached: {stderr}"
+    );
     ensure!(left.is_empty(), "left on the BPF file system: {left}");
     Ok(())
 }
@@ -121,7 +266,10 @@ fn incumbent() -> Result<()> {
     let arguments = ["-i", "server0", "--metrics", "off"];
     let Attempt { code, stderr, left } = attempt(&binary()?, &here, &arguments)?;
     ensure!(code == Some(FAILED), "exit code {code:?}: {stderr}");
-    ensure!(stderr.contains("already has an XDP program: program xdp_dedup (id "), "{stderr}");
+    ensure!(
+        stderr.contains("already has an XDP program: program xdp_dedup (id "),
+        "{stderr}"
+    );
     ensure!(left.is_empty(), "left on the BPF file system: {left}");
     let attached = daemon.metrics()?.value("xdp_dedup_attached", &["server0"]);
     ensure!(attached == Some(1.0), "the first one was displaced");
@@ -159,7 +307,11 @@ fn two_ports() -> Result<()> {
     let daemon = Daemon::start(&binary()?, &here, &["-i", "server0", "-i", "server1"])?;
     for port in ["server0", "server1"] {
         let attached = daemon.metrics()?.value("xdp_dedup_attached", &[port]);
-        ensure!(attached == Some(1.0), "not attached to {port}: {}", daemon.log());
+        ensure!(
+            attached == Some(1.0),
+            "not attached to {port}: {}",
+            daemon.log()
+        );
     }
     Ok(())
 }
@@ -180,18 +332,32 @@ fn second_daemon() -> Result<()> {
         .arg(binary()?)
         .output()?;
     let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.code() == Some(FAILED), "{}: {stderr}", output.status);
-    ensure!(stderr.contains("another `xdp-dedup run` is at work"), "{stderr}");
+    ensure!(
+        output.status.code() == Some(FAILED),
+        "{}: {stderr}",
+        output.status
+    );
+    ensure!(
+        stderr.contains("another `xdp-dedup run` is at work"),
+        "{stderr}"
+    );
     ensure!(end.xdp()?.is_none(), "the second is attached");
     let stdout = String::from_utf8_lossy(&output.stdout);
-    ensure!(stdout.contains("first: 0"), "the first did not end well: {stdout}");
+    ensure!(
+        stdout.contains("first: 0"),
+        "the first did not end well: {stdout}"
+    );
     Ok(())
 }
 
 fn port_in_use() -> Result<()> {
     let (here, end) = cable()?;
     let taken = here.inside(|| std::net::TcpListener::bind("[::1]:9757"))??;
-    refused(&end, &["-i", "server0"], "cannot serve metrics at [::1]:9757")?;
+    refused(
+        &end,
+        &["-i", "server0"],
+        "cannot serve metrics at [::1]:9757",
+    )?;
     drop(taken);
     Ok(())
 }
@@ -214,7 +380,11 @@ fn no_capabilities() -> Result<()> {
             .arg(binary()?)
             .output()?;
         let stderr = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.code() == Some(FAILED), "{kept}: {}: {stderr}", output.status);
+        ensure!(
+            output.status.code() == Some(FAILED),
+            "{kept}: {}: {stderr}",
+            output.status
+        );
         let text = format!("this process lacks {lacking}; run it as root");
         ensure!(stderr.contains(&text), "{kept}: no {text:?} in {stderr}");
         ensure!(end.xdp()?.is_none(), "{kept}: attached");

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
 
-/// The `xdp-dedup` executable: of those in this test's own profile and in the release profile, the
-/// one built last.
+/// The `xdp-dedup` executable: of this test's own profile or of the release profile beside it, the
+/// one built last; failing both, the one that `cargo xtask build` leaves in the checkout.
 ///
 /// # Errors
 ///
@@ -16,17 +16,18 @@ pub fn binary() -> Result<PathBuf> {
     let test = env::current_exe().context("cannot tell where this test lies")?;
     // <target folder>/<profile>/deps/<test>
     let profile = test.parent().and_then(Path::parent).unwrap_or(&test);
-    let target = profile.parent().unwrap_or(profile);
+    let release = profile.with_file_name("release");
+    let beside = [profile, &release].into_iter().filter_map(built).max();
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release");
-    let built = |folder: PathBuf| {
-        let path = folder.join("xdp-dedup");
-        let when: SystemTime = path.metadata().ok()?.modified().ok()?;
-        Some((when, path))
-    };
-    [profile.to_owned(), target.join("release"), workspace]
-        .into_iter()
-        .filter_map(built)
-        .max()
+    beside
+        .or_else(|| built(&workspace))
         .map(|(_, path)| path)
         .context("xdp-dedup is not built: run `cargo xtask build`, or `cargo xtask test`")
+}
+
+/// The executable in this folder, and when it was built.
+fn built(folder: &Path) -> Option<(SystemTime, PathBuf)> {
+    let path = folder.join("xdp-dedup");
+    let time = path.metadata().ok()?.modified().ok()?;
+    Some((time, path))
 }

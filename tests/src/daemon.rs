@@ -184,11 +184,19 @@ pub fn attempt(binary: &Path, namespace: &Namespace, arguments: &[&str]) -> Resu
         .stdin(Stdio::null());
     // SAFETY: as in `Daemon::start`.
     unsafe { command.pre_exec(private_bpf_file_system) };
-    let output = command.output().with_context(|| format!("cannot run {}", binary.display()))?;
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {}", binary.display()))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     // The kernel's own files in a BPF file system.
-    let left = text(&output.stdout).replace("maps.debug\n", "").replace("progs.debug\n", "");
-    Ok(Attempt { code: output.status.code(), stderr: text(&output.stderr), left })
+    let left = text(&output.stdout)
+        .replace("maps.debug\n", "")
+        .replace("progs.debug\n", "");
+    Ok(Attempt {
+        code: output.status.code(),
+        stderr: text(&output.stderr),
+        left,
+    })
 }
 
 /// Mounts a BPF file system that nobody else sees, and that goes with the process.

@@ -131,3 +131,109 @@ fn bucket(gap: Microseconds) -> usize {
     }
     bucket
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decision(reason: Reason, verdict: Verdict, gap: Option<u64>) -> Decision {
+        Decision {
+            verdict,
+            reason,
+            gap: gap.map(Microseconds),
+        }
+    }
+
+    #[test]
+    fn the_kernel_counts_in_a_value_without_gaps() {
+        assert_eq!(size_of::<Traffic>(), 16);
+        assert_eq!(
+            size_of::<InterfaceCounters>(),
+            Reason::COUNTED * Verdict::ALL.len() * 16 + (GAP_BOUNDS.len() + 1) * 8 + 8
+        );
+    }
+
+    #[test]
+    fn every_counted_outcome_has_a_place_of_its_own() {
+        let mut counters = InterfaceCounters::default();
+        let outcomes = || {
+            Reason::ALL[..Reason::COUNTED]
+                .iter()
+                .flat_map(|reason| Verdict::ALL.map(|verdict| (*reason, verdict)))
+        };
+        for (n, (reason, verdict)) in outcomes().enumerate() {
+            for _ in 0..=n {
+                counters.count(&decision(reason, verdict, None), 100 + n);
+            }
+        }
+        for (n, (reason, verdict)) in outcomes().enumerate() {
+            let packets = n as u64 + 1;
+            let expected = Traffic {
+                packets,
+                bytes: packets * (100 + n as u64),
+            };
+            assert_eq!(
+                counters.traffic(reason, verdict),
+                expected,
+                "{reason:?} {verdict:?}"
+            );
+        }
+        assert_eq!(counters.gaps, InterfaceCounters::default().gaps);
+    }
+
+    #[test]
+    fn what_is_not_dhcp_is_not_counted() {
+        let mut counters = InterfaceCounters::default();
+        for verdict in Verdict::ALL {
+            counters.count(&decision(Reason::NotDhcp, verdict, Some(5)), 100);
+            assert_eq!(
+                counters.traffic(Reason::NotDhcp, verdict),
+                Traffic::default()
+            );
+        }
+        assert_eq!(counters, InterfaceCounters::default());
+    }
+
+    #[test]
+    fn a_gap_counts_up_to_its_bound_and_not_beyond() {
+        for (i, bound) in GAP_BOUNDS.iter().enumerate() {
+            assert_eq!(bucket(*bound), i, "{bound:?}");
+            assert_eq!(bucket(Microseconds(bound.0 + 1)), i + 1, "beyond {bound:?}");
+        }
+        assert_eq!(bucket(Microseconds(0)), 0);
+        assert_eq!(bucket(Microseconds(u64::MAX)), GAP_BOUNDS.len());
+        assert!(GAP_BOUNDS.is_sorted());
+    }
+
+    #[test]
+    fn sums_of_cpus_lose_nothing() {
+        let one = |reason, verdict, gap, bytes| {
+            let mut counters = InterfaceCounters::default();
+            counters.count(&decision(reason, verdict, gap), bytes);
+            counters
+        };
+        let mut sum = one(Reason::Duplicate, Verdict::Drop, Some(39), 211);
+        sum.add(&one(
+            Reason::Duplicate,
+            Verdict::Drop,
+            Some(u64::from(u32::MAX)),
+            300,
+        ));
+        sum.add(&one(Reason::First, Verdict::Pass, None, 211));
+        let duplicates = Traffic {
+            packets: 2,
+            bytes: 511,
+        };
+        assert_eq!(sum.traffic(Reason::Duplicate, Verdict::Drop), duplicates);
+        assert_eq!(
+            sum.traffic(Reason::First, Verdict::Pass),
+            Traffic {
+                packets: 1,
+                bytes: 211
+            }
+        );
+        assert_eq!(sum.gaps.sum, 39 + u64::from(u32::MAX));
+        assert_eq!(sum.gaps.buckets.iter().sum::<u64>(), 2);
+        assert_eq!((sum.gaps.buckets[2], sum.gaps.buckets[21]), (1, 1));
+    }
+}

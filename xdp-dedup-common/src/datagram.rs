@@ -72,13 +72,15 @@ impl Datagram {
 /// contradict each other.
 #[inline(always)]
 pub fn find<P: Packet>(packet: &P) -> Result<Datagram, Reason> {
-    let ipv6 = ipv6_header(packet)?;
-    // Version, traffic class and flow label; payload length; next header; hop limit.
-    let header = u64::from_be(packet.read(ipv6).ok_or(Reason::NotDhcp)?);
-    if header >> 60 != 6 {
-        return Err(Reason::NotDhcp);
-    }
-    let (udp, fragment) = udp_header(packet, ipv6 + IPV6_HEADER, (header >> 8) as u8)?;
+    let (ipv6, udp, fragment) = if is_plain(packet)? {
+        (ETHERNET_HEADER, ETHERNET_HEADER + IPV6_HEADER, false)
+    } else {
+        let ipv6 = ipv6_header(packet)?;
+        let (udp, fragment) = udp_header(packet, ipv6)?;
+        (ipv6, udp, fragment)
+    };
+    let (ipv6, udp) = (packet.forget_constant(ipv6), packet.forget_constant(udp));
+    let header = ipv6_start(packet, ipv6)?;
     // Source port, destination port, length, checksum.
     let ports = u64::from_be(packet.read(udp).ok_or(Reason::NotDhcp)?);
     if (ports >> 32) as u16 != SERVER_PORT {
@@ -102,28 +104,47 @@ pub fn find<P: Packet>(packet: &P) -> Result<Datagram, Reason> {
     }
     Ok(Datagram {
         ipv6,
-        udp: P::forget(udp),
+        udp,
         end: P::forget(end),
     })
 }
 
-/// Whether three fields at fixed places already show that this is no datagram to port 547: all that
-/// nearly all traffic pays. [`find`] would say the same, later.
+/// Whether the UDP header follows an IPv6 header without tags or extension headers.
+///
+/// All that nearly all traffic pays: three fields at fixed places show that it is no datagram to port
+/// 547 ([`Reason::NotDhcp`]).
 #[inline(always)]
-pub fn is_bystander<P: Packet>(packet: &P) -> bool {
+fn is_plain<P: Packet>(packet: &P) -> Result<bool, Reason> {
     const NEXT_HEADER: usize = ETHERNET_HEADER + 6;
     const DESTINATION_PORT: usize = ETHERNET_HEADER + IPV6_HEADER + 2;
     if !packet.is_linear(ETHERNET_HEADER + IPV6_HEADER + UDP_HEADER) {
-        return true;
+        return Err(Reason::NotDhcp);
     }
     match packet.read(ETHERTYPE_OFFSET).map(u16::from_be) {
         Some(ETHERTYPE_IPV6) => match packet.read(NEXT_HEADER) {
-            Some(UDP) => packet.read(DESTINATION_PORT).map(u16::from_be) != Some(SERVER_PORT),
-            Some(HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS) => false,
-            _ => true,
+            Some(UDP) => match packet.read(DESTINATION_PORT).map(u16::from_be) {
+                Some(SERVER_PORT) => Ok(true),
+                _ => Err(Reason::NotDhcp),
+            },
+            Some(HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS) => {
+                Ok(false)
+            }
+            _ => Err(Reason::NotDhcp),
         },
-        Some(ETHERTYPE_8021Q | ETHERTYPE_8021AD) => false,
-        _ => true,
+        Some(ETHERTYPE_8021Q | ETHERTYPE_8021AD) => Ok(false),
+        _ => Err(Reason::NotDhcp),
+    }
+}
+
+/// The first eight bytes of an IPv6 header: version, traffic class and flow label; payload length;
+/// next header; hop limit.
+#[inline(always)]
+fn ipv6_start<P: Packet>(packet: &P, ipv6: usize) -> Result<u64, Reason> {
+    let start = u64::from_be(packet.read(ipv6).ok_or(Reason::NotDhcp)?);
+    if start >> 60 == 6 {
+        Ok(start)
+    } else {
+        Err(Reason::NotDhcp)
     }
 }
 
@@ -148,13 +169,9 @@ fn ipv6_header<P: Packet>(packet: &P) -> Result<usize, Reason> {
 /// Offset of the UDP header behind at most [`MAX_EXTENSION_HEADERS`] extension headers, and whether
 /// a Fragment header was among them (RFC 8200, section 4).
 #[inline(always)]
-fn udp_header<P: Packet>(
-    packet: &P,
-    first: usize,
-    first_type: u8,
-) -> Result<(usize, bool), Reason> {
-    let mut offset = first;
-    let mut next = first_type;
+fn udp_header<P: Packet>(packet: &P, ipv6: usize) -> Result<(usize, bool), Reason> {
+    let mut offset = ipv6 + IPV6_HEADER;
+    let mut next = (ipv6_start(packet, ipv6)? >> 8) as u8;
     let mut fragment = false;
     for _ in 0..MAX_EXTENSION_HEADERS {
         if next == UDP {

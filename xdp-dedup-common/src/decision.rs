@@ -98,12 +98,6 @@ fn examine<P: Packet, S: Surroundings>(packet: &P, surroundings: &S) -> Result<D
     let datagram = datagram::find(packet)?;
     let policy = surroundings.policy().ok_or(Reason::TableError)?;
     let message = message(packet, &datagram, policy)?;
-    let message = ClientMessage {
-        offset: P::forget(message.offset),
-        length: P::forget(message.length),
-        peer: P::forget(message.peer),
-        ..message
-    };
     if !message.header.message_type().is_filtered() {
         return Err(Reason::OtherType);
     }
@@ -247,3 +241,6 @@ fn copy(sighting: Sighting, gap: Microseconds, policy: &Policy) -> Decision {
         gap: Some(gap),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,8 @@ pub struct Description {
     pub message: Option<MessageType>,
     /// That message's transaction-id, where its type has one.
     pub transaction_id: Option<TransactionId>,
-    /// The client: the innermost peer-address, or the IPv6 source of a message sent without a relay.
+    /// The client: the innermost peer-address, or the IPv6 source of a message sent without a relay;
+    /// not of a Relay-reply.
     pub peer: Option<Ipv6Addr>,
     /// The relay nearest to the server: the IPv6 source of a Relay-forward.
     pub relay: Option<Ipv6Addr>,
@@ -71,7 +72,9 @@ impl Description {
                 .ok()
                 .as_ref()
                 .and_then(transaction_id),
-            peer: address(packet, datagram.source()),
+            peer: (message_type != MessageType::RELAY_REPLY)
+                .then(|| address(packet, datagram.source()))
+                .flatten(),
             relay: None,
             layers: Some(0),
         }

@@ -1,4 +1,5 @@
-//! A table that never evicts, for one thread: what stands in for the kernel's LRU map elsewhere.
+//! A table that evicts nothing that counts, for one thread: what stands in for the kernel's LRU map
+//! elsewhere.
 
 use std::{
     cell::{Cell, RefCell},
@@ -8,11 +9,17 @@ use std::{
 
 use crate::{Entry, Identity, Policy, Refused, Sighting, Surroundings, time::Timestamp};
 
-/// Policy, clock and table in ordinary memory.
+/// Entries from which on the table looks for those that no longer count. The kernel's table would
+/// have begun to evict by then.
+const CROWDED: usize = 65536;
+
+/// Policy, clock and table in ordinary memory: about 100 bytes for each message of the last 70
+/// minutes.
 pub struct ExactTable {
     policy: Policy,
     now: Cell<Timestamp>,
     entries: RefCell<BTreeMap<Identity, Rc<Cell<Sighting>>>>,
+    crowded: Cell<usize>,
 }
 
 impl ExactTable {
@@ -22,6 +29,7 @@ impl ExactTable {
             policy,
             now: Cell::default(),
             entries: RefCell::default(),
+            crowded: Cell::new(CROWDED),
         }
     }
 
@@ -52,7 +60,13 @@ impl Surroundings for ExactTable {
     }
 
     fn remember(&self, identity: &Identity, sighting: Sighting) -> Result<(), Refused> {
-        match self.entries.borrow_mut().entry(*identity) {
+        let mut entries = self.entries.borrow_mut();
+        if entries.len() >= self.crowded.get() {
+            entries.retain(|_, sighting| !sighting.get().is_forgotten(self.now.get()));
+            // Twice what counts: the search costs little per message then.
+            self.crowded.set((2 * entries.len()).max(CROWDED));
+        }
+        match entries.entry(*identity) {
             std::collections::btree_map::Entry::Occupied(_) => Err(Refused::Exists),
             std::collections::btree_map::Entry::Vacant(vacant) => {
                 vacant.insert(Rc::new(Cell::new(sighting)));

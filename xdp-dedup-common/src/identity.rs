@@ -49,3 +49,34 @@ impl Identity {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_lies_in_the_map_as_it_lies_on_the_wire() {
+        let destination: Ipv6Addr = "2001:db8::b007".parse().unwrap();
+        let peer: Ipv6Addr = "fe80::225:90ff:fefc:d38c".parse().unwrap();
+        let identity = Identity {
+            destination: destination.into(),
+            peer: peer.into(),
+            message: MessageHeader::from_wire([1, 2, 3, 4]),
+        };
+        let wire = [&destination.octets()[..], &peer.octets()[..], &[1, 2, 3, 4]].concat();
+        assert_eq!(bytemuck::bytes_of(&identity), wire);
+        assert_eq!(size_of::<Identity>(), 36);
+        assert_eq!(Ipv6Addr::from(identity.peer), peer);
+    }
+
+    #[test]
+    fn of_a_transaction_id_nothing_else_remains() {
+        let [a, b] = [1, 3].map(|number| MessageHeader::from_wire([number, 7, 8, 9]));
+        assert_eq!(
+            Identity::of_transaction_id(a),
+            Identity::of_transaction_id(b)
+        );
+        let bytes = [&[0; 33][..], &[7, 8, 9]].concat();
+        assert_eq!(bytemuck::bytes_of(&Identity::of_transaction_id(a)), bytes);
+    }
+}

@@ -135,3 +135,45 @@ impl MessageHeader {
         Self::from_wire([0, a, b, c])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clients_send_to_servers_is_filtered_and_nothing_else() {
+        // RFC 9915, section 7.3; RFC 9686, section 4.2.
+        let filtered: Vec<u8> = (0..=255)
+            .filter(|n| MessageType(*n).is_filtered())
+            .collect();
+        assert_eq!(filtered, [1, 3, 4, 5, 6, 8, 9, 11, 36]);
+        assert_eq!(
+            MessageType::filtered(),
+            filtered.into_iter().map(MessageType).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn every_filtered_type_has_a_name_and_a_transaction_id() {
+        for message_type in MessageType::filtered() {
+            assert!(
+                !message_type.to_string().starts_with("type-"),
+                "{message_type}"
+            );
+            assert!(message_type.has_transaction_id(), "{message_type}");
+        }
+        assert_eq!(MessageType(77).to_string(), "type-77");
+    }
+
+    #[test]
+    fn a_header_is_read_in_the_order_of_the_wire() {
+        let header = MessageHeader::from_wire([3, 0x1b, 0xf7, 0xf8]);
+        assert_eq!(header.message_type(), MessageType(3));
+        assert_eq!(header.transaction_id().to_string(), "1bf7f8");
+        assert_eq!(bytemuck::bytes_of(&header), [3, 0x1b, 0xf7, 0xf8]);
+        assert_eq!(
+            bytemuck::bytes_of(&header.without_type()),
+            [0, 0x1b, 0xf7, 0xf8]
+        );
+    }
+}

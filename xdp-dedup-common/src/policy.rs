@@ -189,3 +189,71 @@ impl Policy {
         self.observe != 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_1_ms_to_60_s_long() {
+        let is_window = |microseconds| Window::new(Microseconds(microseconds)).is_some();
+        assert!(!is_window(0) && !is_window(999) && is_window(1000));
+        assert!(is_window(60_000_000) && !is_window(60_000_001) && !is_window(u64::MAX));
+    }
+
+    #[test]
+    fn at_most_every_63rd_transmission_escalates() {
+        assert!(EscalateEvery::new(0).is_some() && EscalateEvery::new(63).is_some());
+        assert!(EscalateEvery::new(64).is_none() && EscalateEvery::new(255).is_none());
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_command_line() {
+        let policy = Policy::new(DigestKey::FIXED);
+        assert_eq!(
+            policy.window().length(),
+            Microseconds::from_milliseconds(200)
+        );
+        assert_eq!(policy.escalate_every().transmissions(), 3);
+        assert_eq!(policy.identity(), IdentityBy::Client);
+        assert_eq!(policy.messages(), Messages::Relayed);
+        assert!(!policy.observe());
+    }
+
+    #[test]
+    fn each_choice_changes_itself_alone() {
+        let default = Policy::new(DigestKey::FIXED);
+        let changed = [
+            default.with_window(Window::LONGEST),
+            default.with_escalate_every(EscalateEvery::MOST),
+            default.with_identity(IdentityBy::TransactionId),
+            default.with_messages(Messages::All),
+            default.with_observe(true),
+        ];
+        for policy in changed {
+            let differences = [
+                policy.window() != default.window(),
+                policy.escalate_every() != default.escalate_every(),
+                policy.identity() != default.identity(),
+                policy.messages() != default.messages(),
+                policy.observe() != default.observe(),
+            ];
+            assert_eq!(
+                differences.iter().filter(|differs| **differs).count(),
+                1,
+                "{policy:?}"
+            );
+            assert_eq!(policy.digest_key(), default.digest_key());
+        }
+        let back = changed[4]
+            .with_observe(false)
+            .with_identity(IdentityBy::Client)
+            .with_messages(Messages::Relayed);
+        assert_eq!(back, default);
+    }
+
+    #[test]
+    fn the_kernel_reads_a_policy_of_56_bytes() {
+        assert_eq!(size_of::<Policy>(), 56);
+    }
+}

@@ -52,8 +52,6 @@ pub fn client_message<P: Packet>(packet: &P, datagram: &Datagram) -> Result<Clie
     let mut offset = layer + RELAY_HEADER;
     for walked in 0..MAX_OPTIONS + 1 {
         offset = P::forget(offset);
-        layer = P::forget(layer);
-        end = P::forget(end);
         let data = offset + OPTION_HEADER;
         if data > end {
             return Err(Reason::Malformed);

@@ -56,3 +56,40 @@ impl ReplaySlot {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_decision_comes_back_as_it_was_left() {
+        assert_eq!(size_of::<ReplaySlot>(), 16);
+        for reason in Reason::ALL {
+            for verdict in Verdict::ALL {
+                let mut slot = ReplaySlot::at(Timestamp(u64::MAX));
+                assert_eq!(slot.decision(), Some((Verdict::Pass, Reason::NotDhcp)));
+                slot.decided(&Decision {
+                    verdict,
+                    reason: *reason,
+                    gap: None,
+                });
+                assert_eq!(slot.decision(), Some((verdict, *reason)));
+                assert_eq!(slot.now(), Timestamp(u64::MAX));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_decision_is_none() {
+        let slot = ReplaySlot {
+            verdict: 3,
+            ..ReplaySlot::at(Timestamp(0))
+        };
+        assert_eq!(slot.decision(), None);
+        let slot = ReplaySlot {
+            reason: Reason::ALL.len() as u8,
+            ..ReplaySlot::at(Timestamp(0))
+        };
+        assert_eq!(slot.decision(), None);
+    }
+}

@@ -84,21 +84,33 @@ impl Sighting {
     /// How a message with this digest, received now, stands to this sighting.
     #[inline(always)]
     pub fn standing(self, digest: Digest, now: Timestamp, policy: &Policy) -> Standing {
-        let ahead = self.0.wrapping_sub(now.0) & STAMP_MASK;
-        let (stamped, gap) = if ahead <= AHEAD.0 {
-            (now.0.wrapping_add(ahead), Microseconds(0))
-        } else {
-            let gap = (1 << STAMP_BITS) - ahead;
-            (now.0.wrapping_sub(gap), Microseconds(gap))
-        };
+        let (stamped, gap) = self.stamped(now);
         if gap >= FORGOTTEN {
             return Standing::Forgotten;
         }
         let tag = (self.0 >> TAG_SHIFT) as u16;
-        if tag == digest.0 ^ turn(Timestamp(stamped)) && gap < policy.window().length() {
+        if tag == digest.0 ^ turn(stamped) && gap < policy.window().length() {
             Standing::Copy(gap)
         } else {
             Standing::Later(gap)
+        }
+    }
+
+    /// Whether this sighting no longer counts, whatever the message.
+    #[cfg(feature = "std")]
+    pub(crate) fn is_forgotten(self, now: Timestamp) -> bool {
+        self.stamped(now).1 >= FORGOTTEN
+    }
+
+    /// When it was, as seen from now, and how long ago.
+    #[inline(always)]
+    fn stamped(self, now: Timestamp) -> (Timestamp, Microseconds) {
+        let ahead = self.0.wrapping_sub(now.0) & STAMP_MASK;
+        if ahead <= AHEAD.0 {
+            (Timestamp(now.0.wrapping_add(ahead)), Microseconds(0))
+        } else {
+            let gap = (1 << STAMP_BITS) - ahead;
+            (Timestamp(now.0.wrapping_sub(gap)), Microseconds(gap))
         }
     }
 }
@@ -119,5 +131,127 @@ const fn after(transmission: u8, every: u8) -> u8 {
         MAX_TRANSMISSIONS
     } else {
         MAX_TRANSMISSIONS % every + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::digest::DigestKey;
+
+    const POLICY: Policy = Policy::new(DigestKey::FIXED);
+
+    fn every(transmissions: u8) -> EscalateEvery {
+        EscalateEvery::new(transmissions).unwrap()
+    }
+
+    #[test]
+    fn a_sighting_is_one_word() {
+        assert_eq!((size_of::<Sighting>(), align_of::<Sighting>()), (8, 8));
+    }
+
+    #[test]
+    fn transmissions_escalate_by_their_number_however_many_there_were() {
+        for n in 0..=63 {
+            let mut sighting = Sighting::first(Digest(0xffff), Timestamp(u64::MAX));
+            for transmission in 1..500_u32 {
+                let escalates = n != 0 && transmission % u32::from(n) == 0;
+                assert_eq!(
+                    sighting.is_escalated(every(n)),
+                    escalates,
+                    "transmission {transmission} of every {n}"
+                );
+                if transmission <= 63 {
+                    assert_eq!(u32::from(sighting.transmission()), transmission);
+                }
+                sighting = sighting.next(Digest(0), Timestamp(0), every(n));
+            }
+        }
+    }
+
+    #[test]
+    fn a_count_that_escalates_never_stands_still() {
+        for n in 0..=63 {
+            let sighting =
+                (0..1000).fold(Sighting::first(Digest(1), Timestamp(1)), |sighting, _| {
+                    assert_ne!(sighting.transmission(), 0);
+                    sighting.next(Digest(1), Timestamp(1), every(n))
+                });
+            // Where nothing escalates it stays at the most, ready for a change of policy.
+            assert!(n != 0 || sighting.transmission() == 63);
+        }
+    }
+
+    #[test]
+    fn count_time_and_digest_do_not_touch_one_another() {
+        for (digest, time) in [
+            (0, 0),
+            (0xffff, 0),
+            (0, STAMP_MASK),
+            (0xffff, STAMP_MASK),
+            (0xa5, 7),
+        ] {
+            let mut sighting = Sighting::first(Digest(digest), Timestamp(time));
+            for transmission in 1..63 {
+                assert_eq!(sighting.transmission(), transmission);
+                assert_eq!(sighting.0 & STAMP_MASK, time);
+                assert_eq!(sighting.0 >> TAG_SHIFT, u64::from(digest));
+                sighting = sighting.next(Digest(digest), Timestamp(time), every(0));
+            }
+        }
+    }
+
+    /// Time spans about everything that a line is drawn at.
+    fn span() -> impl Strategy<Value = u64> {
+        let lines = [0, 200_000, AHEAD.0, FORGOTTEN.0, 1 << 42, 1 << 58];
+        prop_oneof![
+            (prop::sample::select(lines.to_vec()), -2_i64..=2)
+                .prop_map(|(line, offset)| line.saturating_add_signed(offset)),
+            0..FORGOTTEN.0 * 2,
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_sighting_stands_as_whole_times_would_have_it(
+            stamp in (1_u64 << 43)..1 << 57,
+            span in span(),
+            forward in any::<bool>(),
+            digests in any::<(u16, u16)>(),
+            same in any::<bool>(),
+        ) {
+            let (was, is) = (Digest(digests.0), Digest(if same { digests.0 } else { digests.1 }));
+            // Beyond that, stamps alias: the next test.
+            prop_assume!(span < 1 << 41);
+            let now = Timestamp(if forward { stamp + span } else { stamp - span });
+            let expected = match (forward || span == 0, span) {
+                (true, gap) if gap >= 70 * 60 * 1_000_000 => Standing::Forgotten,
+                (true, gap) if was == is && gap < 200_000 => Standing::Copy(Microseconds(gap)),
+                (true, gap) => Standing::Later(Microseconds(gap)),
+                (false, ahead) if ahead > 1_000_000 => Standing::Forgotten,
+                (false, _) if was == is => Standing::Copy(Microseconds(0)),
+                (false, _) => Standing::Later(Microseconds(0)),
+            };
+            let sighting = Sighting::first(was, Timestamp(stamp));
+            prop_assert_eq!(sighting.standing(is, now, &POLICY), expected);
+        }
+
+        #[test]
+        fn the_same_bytes_some_turns_of_the_stamp_away_are_no_copy(
+            stamp in (1_u64 << 52)..1 << 57,
+            turns in 1_u64..1000,
+            offset in -2_000_000_i64..2_000_000,
+            forward in any::<bool>(),
+            digest in any::<u16>(),
+        ) {
+            let turns = turns << STAMP_BITS;
+            let now = if forward { stamp + turns } else { stamp - turns }
+                .wrapping_add_signed(offset);
+            let sighting = Sighting::first(Digest(digest), Timestamp(stamp));
+            let standing = sighting.standing(Digest(digest), Timestamp(now), &POLICY);
+            prop_assert!(!matches!(standing, Standing::Copy(_)), "{standing:?}");
+        }
     }
 }

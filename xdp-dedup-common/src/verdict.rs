@@ -97,3 +97,63 @@ impl Reason {
     /// The reasons that the live program counts: all but [`NotDhcp`](Self::NotDhcp), the last.
     pub const COUNTED: usize = Self::ALL.len() - 1;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn reasons_are_numbered_as_listed_and_have_names_of_their_own() {
+        for (number, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, number);
+        }
+        let names: HashSet<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), Reason::ALL.len());
+        for name in names {
+            // Prometheus takes it as a label, JSON as a string, both without a second look.
+            assert!(
+                name.bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_reasons_are_those_that_dashboards_know() {
+        let names: Vec<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(
+            names.join(" "),
+            "first duplicate retransmission escalated other_type not_relay_forward fragment \
+             malformed too_deep bad_checksum untrusted_relay unverifiable table_error not_dhcp"
+        );
+        assert_eq!(
+            Verdict::ALL.map(Verdict::name),
+            ["pass", "drop", "would_drop"]
+        );
+    }
+
+    #[test]
+    fn all_reasons_but_not_dhcp_are_counted() {
+        assert_eq!(Reason::ALL[Reason::COUNTED..], [Reason::NotDhcp]);
+    }
+
+    #[test]
+    fn only_what_was_proven_is_dropped() {
+        for reason in Reason::ALL {
+            let verdicts = reason.verdicts();
+            match reason {
+                Reason::Duplicate => assert!(!verdicts.contains(&Verdict::Pass)),
+                // The operator's choice.
+                Reason::UntrustedRelay => assert!(verdicts.contains(&Verdict::Pass)),
+                _ => assert_eq!(verdicts, [Verdict::Pass], "{reason:?}"),
+            }
+            // What can be dropped can also be observed.
+            let [drop, would_drop] =
+                [Verdict::Drop, Verdict::WouldDrop].map(|verdict| verdicts.contains(&verdict));
+            assert_eq!(drop, would_drop, "{reason:?}");
+        }
+    }
+}

@@ -83,4 +83,20 @@ impl Packet for Frame<'_> {
         }
         value
     }
+
+    #[inline(always)]
+    fn forget_constant(&self, mut value: usize) -> usize {
+        // SAFETY: three operations on one register, which end with the value that it had.
+        unsafe {
+            asm!(
+                "{0} += {1}",
+                "{0} -= {1}",
+                "{0} &= 0x1ffff",
+                inout(reg) value,
+                in(reg) self.linear_length(),
+                options(pure, nomem, nostack)
+            );
+        }
+        value
+    }
 }

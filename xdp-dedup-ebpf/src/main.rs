@@ -18,7 +18,7 @@ use aya_ebpf::{
     macros::xdp,
     programs::XdpContext,
 };
-use xdp_dedup_common::{Packet as _, Reason, Verdict, datagram::is_bystander, decide};
+use xdp_dedup_common::{Packet as _, Reason, Verdict, decide};
 
 use crate::{frame::Frame, maps::Maps};
 
@@ -32,9 +32,6 @@ fn xdp_dedup(context: XdpContext) -> u32 {
 #[inline(always)]
 fn filter(context: &XdpContext) -> u32 {
     let frame = Frame::new(context);
-    if is_bystander(&frame) {
-        return XDP_PASS;
-    }
     let decision = decide(&frame, &Maps);
     if decision.reason == Reason::NotDhcp {
         return XDP_PASS;

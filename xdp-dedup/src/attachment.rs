@@ -1,6 +1,6 @@
 //! Putting the program on an interface, and taking it off again.
 
-use std::{fmt, io, path::Path};
+use std::{fmt, path::Path};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::programs::{ProgramError, XdpMode, loaded_programs, xdp::XdpLinkId};
@@ -153,7 +153,7 @@ fn refusal(error: ProgramError, interface: &Interface, mode: Mode) -> anyhow::Er
         _ => privileges::advice(&what),
     };
     match error {
-        ProgramError::SyscallError(error) => anyhow::Error::new(io::Error::from(error.io_error)),
+        ProgramError::SyscallError(error) => anyhow::Error::new(error.io_error),
         other => anyhow!(other),
     }
     .context(what_to_do)

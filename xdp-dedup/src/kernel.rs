@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
-    Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, MapData, PerCpuArray},
+    Ebpf, EbpfError, EbpfLoader, TestRun as _, TestRunOptions,
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray},
     programs::Xdp,
 };
 use bytemuck::Zeroable as _;
@@ -122,6 +122,7 @@ impl Kernel {
         }
         let mut object = loader
             .load(OBJECT)
+            .map_err(short_map_error)
             .with_context(|| privileges::advice("create the BPF maps"))?;
         let mut take = |map: &str| {
             object
@@ -306,6 +307,16 @@ impl Kernel {
             .program(name)
             .with_context(|| format!("no program {name}"))?;
         Ok(program.try_into()?)
+    }
+}
+
+/// The map and the kernel's reason, which the loader's own text says twice.
+fn short_map_error(error: EbpfError) -> anyhow::Error {
+    match error {
+        EbpfError::MapError(MapError::CreateError { name, io_error }) => {
+            anyhow::Error::new(io_error).context(format!("map {name}"))
+        }
+        other => other.into(),
     }
 }
 

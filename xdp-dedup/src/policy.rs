@@ -36,7 +36,7 @@ pub struct PolicyFlags {
     /// Count what would be dropped, but let it pass
     #[arg(
         long,
-        value_name = "true|false",
+        value_name = "BOOL",
         hide_possible_values = true,
         num_args = 0..=1,
         require_equals = true,

@@ -172,11 +172,11 @@ impl Replay<'_> {
     }
 
     fn finish(mut self) -> Result<()> {
+        let summary = std::mem::take(&mut self.summary);
+        self.report(|report| report.finish(&summary))?;
         if let Some((file, path)) = self.output_file.take() {
             file.finish().with_context(|| cannot_write(path))?;
         }
-        let summary = std::mem::take(&mut self.summary);
-        self.report(|report| report.finish(&summary))?;
         if self.cut_short > 0 {
             note(format_args!(
                 "{} frames were cut short by the capture (its snap length): the live program sees them \

@@ -44,7 +44,9 @@ pub fn ensure() -> Result<()> {
 pub fn ensure_for_tests() -> Result<()> {
     let _lock = lock()?;
     if let Err(error) = promtool::ensure() {
-        say(format_args!("no promtool, so its test will be reported as skipped: {error:#}"));
+        say(format_args!(
+            "no promtool, so its test will be reported as skipped: {error:#}"
+        ));
     }
     Ok(())
 }

@@ -171,8 +171,7 @@ impl<W: Write> Report<W> {
 
     /// Widths hold the longest names and usual addresses; a longer address moves what is behind it.
     fn columns(&mut self, columns: [&dyn Display; 8]) -> io::Result<()> {
-        let [frame, time, verdict, reason, message, xid, peer, relay] =
-            columns.map(|column| Padded(column));
+        let [frame, time, verdict, reason, message, xid, peer, relay] = columns.map(Padded);
         writeln!(
             self.output,
             "{frame:>7}  {time:<30}  {verdict:<10}  {reason:<17}  {message:<19}  {xid:<6}  \

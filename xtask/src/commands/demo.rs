@@ -19,6 +19,11 @@ use bed::Bed;
 use outcome::Comparison;
 use scene::Scene;
 
+const REACHED: &str =
+    "Every message reached the server, and none reached it twice without a reason.";
+const WOULD_REACH: &str =
+    "The decision lets every message through, and none twice without a reason.";
+
 /// Builds, then shows.
 pub fn run() -> Result<()> {
     build::run()?;
@@ -30,11 +35,12 @@ pub fn run() -> Result<()> {
     );
     let scene = Scene::new();
     println!("{}\n", scene.description());
-    let comparison = match Bed::new() {
-        Ok(bed) => over_veth(&bed, &scene)?,
-        Err(error) if is_not_permitted(&error) => on_paper(&scene)?,
+    let (comparison, conclusion) = match Bed::new() {
+        Ok(bed) => (over_veth(&bed, &scene)?, REACHED),
+        Err(error) if is_not_permitted(&error) => (on_paper(&scene)?, WOULD_REACH),
         Err(error) => return Err(error),
     };
+    // After the table: what is wrong is easier to see there.
     let complaints = comparison.complaints(&scene);
     if !complaints.is_empty() {
         bail!(
@@ -42,7 +48,7 @@ pub fn run() -> Result<()> {
             complaints.join("; ")
         );
     }
-    println!("\nEvery message reached the server, and nothing reached it twice without a reason.");
+    println!("\n{conclusion}");
     Ok(())
 }
 
@@ -65,7 +71,7 @@ fn over_veth(bed: &Bed, scene: &Scene) -> Result<Comparison> {
         with,
         counters: exporter.counters,
     };
-    table::show(scene, &comparison);
+    table::show(scene, &comparison, "delivered to the server's socket");
     println!("\nIts exporter's own words, http://[::1]:9757/metrics:");
     for line in exporter.lines {
         println!("  {line}");
@@ -78,9 +84,10 @@ fn on_paper(scene: &Scene) -> Result<Comparison> {
         "Not shown, because only root may make network namespaces and load XDP programs: the \
          kernel program\nat a NIC, a real socket, and the exporter. Instead the same frames go, \
          as a capture, through the same\ndecision code: `xdp-dedup replay --engine userspace`. \
-         For the rest: sudo env \"PATH=$PATH\" cargo xtask demo\n"
+         For the rest:\n\
+         sudo -E env \"PATH=$PATH\" cargo xtask demo\n"
     );
     let comparison = paper::compare(scene, &workspace::release_binary())?;
-    table::show(scene, &comparison);
+    table::show(scene, &comparison, "let through to the server");
     Ok(comparison)
 }

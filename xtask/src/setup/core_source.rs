@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 
-use super::ladder::{Attempt, Rung, climb};
 use super::debian::{self, Wanted};
+use super::ladder::{Attempt, Rung, climb};
 use super::rustc;
 use crate::workspace::{self, RUST_VERSION};
 use crate::{process, say};

@@ -40,7 +40,10 @@ pub fn fetch(dir: &Path, wanted: &Wanted) -> Result<PathBuf> {
         Some(version) => format!("{}={version}", wanted.package),
         None => wanted.package.to_owned(),
     };
-    say(format_args!("fetching Debian's {package} ({} MB) ...", wanted.megabytes));
+    say(format_args!(
+        "fetching Debian's {package} ({} MB) ...",
+        wanted.megabytes
+    ));
     for folder in ["state/lists/partial", "cache/archives/partial", "root"] {
         let folder = dir.join(folder);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;

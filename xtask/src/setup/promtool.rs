@@ -12,9 +12,8 @@ use crate::{process, workspace};
 /// Takes promtool out of Debian's package, unless the machine has one.
 pub fn ensure() -> Result<()> {
     let place = workspace::setup_bin().join("promtool");
-    let answers = |program: &str| {
-        process::capture(Command::new(program).arg("--version"), QUESTION).is_ok()
-    };
+    let answers =
+        |program: &str| process::capture(Command::new(program).arg("--version"), QUESTION).is_ok();
     if answers("promtool") || answers(&place.to_string_lossy()) {
         return Ok(());
     }

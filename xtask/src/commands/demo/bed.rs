@@ -117,7 +117,7 @@ impl Bed {
             }
         }
         println!(
-            "\r  {title:<24} {} frames in {:.1} s, {} of {} copies delivered",
+            "  {title:<24} {} frames in {:.1} s, {} of {} copies delivered",
             sent.len(),
             start.elapsed().as_secs_f64(),
             outcome.delivered(),
@@ -143,6 +143,8 @@ fn with_progress<T>(title: &str, receiver: &Receiver, play: impl FnOnce() -> T) 
                 // Only a terminal that is gone refuses.
                 let _ = stdout().flush();
             }
+            // What is printed next takes this line's place.
+            print!("\r");
         });
         let result = play();
         drop(playing);

@@ -3,8 +3,8 @@
 use super::outcome::Comparison;
 use super::scene::Scene;
 
-/// Prints it.
-pub fn show(scene: &Scene, comparison: &Comparison) {
+/// Prints it; `delivered` names the line with the copies that came through.
+pub fn show(scene: &Scene, comparison: &Comparison, delivered: &str) {
     let Comparison { without, with, .. } = comparison;
     let same = |number: usize| [number.to_string(), number.to_string()];
     let both = |one: usize, other: usize| [one.to_string(), other.to_string()];
@@ -12,21 +12,18 @@ pub fn show(scene: &Scene, comparison: &Comparison) {
     let rows = [
         ("messages sent by clients", same(scene.transmissions.len())),
         ("frames sent by the two relays", same(scene.copies())),
-        (
-            "delivered to the server's socket",
-            both(without.delivered(), with.delivered()),
-        ),
+        (delivered, both(without.delivered(), with.delivered())),
         (
             "  of these, second copies",
             both(without.repeated(), with.repeated()),
         ),
         (
-            "duplicates dropped at the NIC",
+            "duplicates dropped",
             ["-".to_owned(), comparison.dropped().to_string()],
         ),
         ("messages lost", both(without.lost(scene), with.lost(scene))),
         (
-            "other traffic delivered",
+            "other traffic",
             [of(without.bystanders()), of(with.bystanders())],
         ),
     ];

@@ -1,0 +1,141 @@
+//! The README's tables are those of the code. `UPDATE_README=1 cargo test --test readme` writes them
+//! anew.
+
+#![expect(clippy::unwrap_used, reason = "what is missing fails the test")]
+
+use std::{env, fmt::Write as _, fs, path::PathBuf};
+
+use clap::CommandFactory as _;
+use xdp_dedup::{
+    attachment::Mode,
+    bench::REPORTED_FRAME,
+    cli::Cli,
+    metrics::{InterfaceStatus, Snapshot},
+};
+use xdp_dedup_common::{Reason, counters::InterfaceCounters};
+
+use testbed::frame::{Checksum, Frame, reported_pair};
+
+fn readme() -> (PathBuf, String) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let text = fs::read_to_string(&path).unwrap();
+    (path, text)
+}
+
+/// The README must have `expected` between `<!-- name -->` and `<!-- end -->`.
+fn assert_block(name: &str, expected: &str) {
+    let (path, text) = readme();
+    let marker = format!("<!-- {name} -->\n");
+    let start = text.find(&marker).unwrap() + marker.len();
+    let end = start + text[start..].find("<!-- end -->").unwrap();
+    if env::var_os("UPDATE_README").is_some() {
+        fs::write(&path, [&text[..start], expected, &text[end..]].concat()).unwrap();
+    } else {
+        assert_eq!(
+            &text[start..end],
+            expected,
+            "UPDATE_README=1 writes it anew"
+        );
+    }
+}
+
+#[test]
+fn the_tables_are_those_of_the_code() {
+    // One test for both: they write the same file.
+    let mut reasons = String::from("| reason | verdict | what it means |\n|---|---|---|\n");
+    for reason in Reason::ALL {
+        let verdicts: Vec<_> = reason
+            .verdicts()
+            .iter()
+            .map(|verdict| format!("`{}`", verdict.name()))
+            .collect();
+        writeln!(
+            reasons,
+            "| `{}` | {} | {} |",
+            reason.name(),
+            verdicts.join(", "),
+            reason.meaning()
+        )
+        .unwrap();
+    }
+    assert_block("reasons", &reasons);
+
+    let mut flags = String::from("| flag of `run` | what it does |\n|---|---|\n");
+    let cli = Cli::command();
+    let run = cli.find_subcommand("run").unwrap();
+    for flag in run.get_arguments() {
+        let short = flag
+            .get_short()
+            .map(|short| format!("-{short}, "))
+            .unwrap_or_default();
+        let value = flag
+            .get_value_names()
+            .map(|names| format!(" {}", names.join(" ")))
+            .unwrap_or_default();
+        let help = flag.get_help().unwrap().to_string().replace('\n', " ");
+        let long = flag.get_long().unwrap();
+        writeln!(flags, "| `{short}--{long}{value}` | {help} |").unwrap();
+    }
+    assert_block("flags", &flags);
+}
+
+#[test]
+fn each_reason_stands_in_the_rule() {
+    let (_, text) = readme();
+    let start = text.find("## How it decides").unwrap();
+    let rule = &text[start..start + text[start..].find("\n## ").unwrap()];
+    for reason in Reason::ALL {
+        // Neither has a line of its own: one comes with trusted relays, the other with `replay`.
+        if !matches!(reason, Reason::UntrustedRelay | Reason::NotDhcp) {
+            let cell = format!("`{}` |", reason.name());
+            assert!(rule.contains(&cell), "no {cell} in the rule");
+        }
+    }
+}
+
+#[test]
+fn each_metric_stands_in_the_table() {
+    let (_, text) = readme();
+    let interface = InterfaceStatus {
+        name: "eth0".to_owned(),
+        mode: Mode::Native,
+        attached: true,
+        program_id: 1,
+        program_tag: 1,
+        counters: InterfaceCounters::default(),
+    };
+    let snapshot = Snapshot {
+        interfaces: vec![interface],
+        table_entries: 0,
+        table_capacity: 1024,
+    };
+    let exposition = snapshot.encode().unwrap();
+    let names: Vec<_> = exposition
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    let in_table = |line: &str| {
+        Some(
+            line.strip_prefix("| `xdp_dedup_")?
+                .split('`')
+                .next()?
+                .to_owned(),
+        )
+    };
+    let documented: Vec<_> = text.lines().filter_map(in_table).collect();
+    let exposed: Vec<_> = names
+        .iter()
+        .filter_map(|name| name.strip_prefix("xdp_dedup_"))
+        .collect();
+    assert_eq!(documented, exposed);
+}
+
+#[test]
+fn the_frame_that_bench_measures_is_the_reported_one_with_a_partial_checksum() {
+    let [first, _] = reported_pair();
+    let frame = Frame {
+        checksum: Checksum::Partial,
+        ..first
+    };
+    assert_eq!(frame.bytes(), REPORTED_FRAME);
+}
