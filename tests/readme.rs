@@ -68,13 +68,30 @@ fn the_tables_are_those_of_the_code() {
             .get_short()
             .map(|short| format!("-{short}, "))
             .unwrap_or_default();
-        let value = flag
-            .get_value_names()
-            .map(|names| format!(" {}", names.join(" ")))
-            .unwrap_or_default();
+        let value = match flag.get_value_names() {
+            Some(names)
+                if flag
+                    .get_num_args()
+                    .is_some_and(|range| range.min_values() == 0) =>
+            {
+                format!("[={}]", names.join(" "))
+            }
+            Some(names) => format!(" {}", names.join(" ")),
+            None => String::new(),
+        };
+        let possible: Vec<_> = flag
+            .get_possible_values()
+            .iter()
+            .filter(|_| !flag.is_hide_possible_values_set())
+            .map(|value| format!("`{}`", value.get_name()))
+            .collect();
+        let possible = match possible.join(" or ") {
+            none if none.is_empty() => none,
+            values => format!("; {values}"),
+        };
         let help = flag.get_help().unwrap().to_string().replace('\n', " ");
         let long = flag.get_long().unwrap();
-        writeln!(flags, "| `{short}--{long}{value}` | {help} |").unwrap();
+        writeln!(flags, "| `{short}--{long}{value}` | {help}{possible} |").unwrap();
     }
     assert_block("flags", &flags);
 }

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
+    os::unix::net::UnixDatagram,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -51,6 +52,10 @@ pub fn trials() -> Vec<Trial> {
         (
             "lets the command line win over the file, also at SIGHUP",
             command_line_wins,
+        ),
+        (
+            "tells its service manager when it is ready, reloads and stops",
+            service_manager,
         ),
         (
             "says so when the interface goes away, and still ends well",
@@ -348,7 +353,41 @@ fn interface_goes() -> Result<()> {
     bed.here.ip(&format!("link del {}", bed.end.name))?;
     let attached = daemon.metrics()?.value("xdp_dedup_attached", &["server0"]);
     ensure!(attached == Some(0.0), "{attached:?}");
+    let health = daemon.get("/healthz");
+    let unhealthy = health
+        .as_ref()
+        .is_err_and(|error| error.to_string().contains("503"));
+    ensure!(unhealthy, "{health:?}");
+    wait_for_log(&daemon, "no longer attached")?;
     let status = daemon.stop(Signal::SIGTERM)?;
     ensure!(status.success(), "{status}");
     Ok(())
+}
+
+/// What the daemon tells the service manager that started it, as in a unit with `Type=notify`.
+fn service_manager() -> Result<()> {
+    let bed = Bed::new()?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path)?;
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let told = |what: &str| -> Result<()> {
+        let mut datagram = [0; 512];
+        let length = socket.recv(&mut datagram)?;
+        let text = String::from_utf8_lossy(&datagram[..length]);
+        ensure!(
+            text.lines().any(|line| line == what),
+            "{text:?}, not {what}"
+        );
+        Ok(())
+    };
+    let daemon = Daemon::start_with(&binary()?, &bed.here, &["-i", "server0"], |command| {
+        command.env("NOTIFY_SOCKET", &path);
+    })?;
+    told("READY=1")?;
+    daemon.signal(Signal::SIGHUP)?;
+    told("RELOADING=1")?;
+    told("READY=1")?;
+    daemon.signal(Signal::SIGTERM)?;
+    told("STOPPING=1")
 }

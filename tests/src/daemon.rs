@@ -5,7 +5,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, ChildStderr, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -44,6 +44,20 @@ impl Daemon {
     ///
     /// With its log, where it gives up or does not come up in ten seconds.
     pub fn start(binary: &Path, namespace: &Namespace, arguments: &[&str]) -> Result<Self> {
+        Self::start_with(binary, namespace, arguments, |_| {})
+    }
+
+    /// As [`start`](Self::start), after a last change to the command.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_with(
+        binary: &Path,
+        namespace: &Namespace,
+        arguments: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
         let mut command = namespace.command(binary);
         command
             .arg("run")
@@ -53,6 +67,7 @@ impl Daemon {
             .stderr(Stdio::piped());
         // SAFETY: between fork and exec this makes system calls only, with constant arguments.
         unsafe { command.pre_exec(private_bpf_file_system) };
+        change(&mut command);
         let mut child = command
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?;

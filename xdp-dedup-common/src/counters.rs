@@ -74,13 +74,13 @@ impl InterfaceCounters {
     pub fn count(&mut self, decision: &Decision, bytes: usize) {
         let Some(traffic) = self
             .outcomes
-            .get_mut(slot(decision.reason, decision.verdict))
+            .get_mut(slot(decision.reason_number(), decision.verdict_number()))
         else {
             return;
         };
         traffic.packets += 1;
         traffic.bytes += bytes as u64;
-        if let Some(gap) = decision.gap {
+        if let Some(gap) = decision.gap() {
             if let Some(bucket) = self.gaps.buckets.get_mut(bucket(gap)) {
                 *bucket += 1;
             }
@@ -91,7 +91,7 @@ impl InterfaceCounters {
     /// The frames that got this verdict for this reason.
     pub fn traffic(&self, reason: Reason, verdict: Verdict) -> Traffic {
         self.outcomes
-            .get(slot(reason, verdict))
+            .get(slot(reason as u8, verdict as u8))
             .copied()
             .unwrap_or_default()
     }
@@ -110,7 +110,7 @@ impl InterfaceCounters {
 }
 
 #[inline(always)]
-const fn slot(reason: Reason, verdict: Verdict) -> usize {
+const fn slot(reason: u8, verdict: u8) -> usize {
     reason as usize * Verdict::ALL.len() + verdict as usize
 }
 
@@ -137,11 +137,8 @@ mod tests {
     use super::*;
 
     fn decision(reason: Reason, verdict: Verdict, gap: Option<u64>) -> Decision {
-        Decision {
-            verdict,
-            reason,
-            gap: gap.map(Microseconds),
-        }
+        let decision = Decision::new(verdict, reason);
+        gap.map_or(decision, |gap| decision.after(Microseconds(gap)))
     }
 
     #[test]

@@ -20,8 +20,10 @@ pub const UDP_HEADER: usize = 8;
 pub const MAX_DATAGRAM: usize = 4096;
 
 const ETHERTYPE_OFFSET: usize = 12;
-const ETHERNET_HEADER: usize = 14;
-const TAG: usize = 4;
+/// Length of an Ethernet header in bytes, without tags.
+pub const ETHERNET_HEADER: usize = 14;
+/// Length of an 802.1Q or 802.1ad tag in bytes.
+pub const TAG: usize = 4;
 
 const ETHERTYPE_IPV6: u16 = u16::from_be(EtherType::Ipv6 as u16);
 const ETHERTYPE_8021Q: u16 = u16::from_be(EtherType::Ieee8021q as u16);
@@ -111,10 +113,12 @@ pub fn find<P: Packet>(packet: &P) -> Result<Datagram, Reason> {
 
 /// Whether the UDP header follows an IPv6 header without tags or extension headers.
 ///
-/// All that nearly all traffic pays: three fields at fixed places show that it is no datagram to port
-/// 547 ([`Reason::NotDhcp`]).
+/// # Errors
+///
+/// [`Reason::NotDhcp`], for nearly all traffic, by three fields at fixed places. That is all that
+/// bystanders pay.
 #[inline(always)]
-fn is_plain<P: Packet>(packet: &P) -> Result<bool, Reason> {
+pub fn is_plain<P: Packet>(packet: &P) -> Result<bool, Reason> {
     const NEXT_HEADER: usize = ETHERNET_HEADER + 6;
     const DESTINATION_PORT: usize = ETHERNET_HEADER + IPV6_HEADER + 2;
     if !packet.is_linear(ETHERNET_HEADER + IPV6_HEADER + UDP_HEADER) {

@@ -1,6 +1,10 @@
 //! The rule: from a frame to its verdict and reason, in the order of the README's section "How it
 //! decides".
 
+use core::fmt;
+
+use bytemuck::{Pod, Zeroable};
+
 use crate::{
     Identity, Packet, Policy, Reason, Sighting, Verdict, checksum,
     datagram::{self, Datagram, MAX_DATAGRAM},
@@ -53,33 +57,87 @@ pub enum Refused {
     Failed,
 }
 
-/// What becomes of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// What becomes of it.
-    pub verdict: Verdict,
-    /// Why.
-    pub reason: Reason,
-    /// How long after the remembered copy of its identity it came, where there was one.
-    pub gap: Option<Microseconds>,
-}
+/// What becomes of a frame: verdict, reason and gap in one word. The kernel program carries it past
+/// some forty checks, and would set each of three words before every one of them.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub struct Decision(u64);
+
+const VERDICT_SHIFT: u32 = 8;
+const HAS_GAP: u64 = 1 << 16;
+const GAP_SHIFT: u32 = 17;
 
 impl Decision {
     #[inline(always)]
-    const fn pass(reason: Reason) -> Self {
-        Self {
-            verdict: Verdict::Pass,
-            reason,
-            gap: None,
-        }
+    pub(crate) const fn new(verdict: Verdict, reason: Reason) -> Self {
+        Self(reason as u64 | (verdict as u64) << VERDICT_SHIFT)
     }
 
     #[inline(always)]
-    const fn after(self, gap: Microseconds) -> Self {
-        Self {
-            gap: Some(gap),
-            ..self
-        }
+    const fn pass(reason: Reason) -> Self {
+        Self::new(Verdict::Pass, reason)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn after(self, gap: Microseconds) -> Self {
+        Self(self.0 | HAS_GAP | gap.0 << GAP_SHIFT)
+    }
+
+    /// What becomes of it.
+    pub const fn verdict(self) -> Verdict {
+        Verdict::ALL[self.verdict_number() as usize]
+    }
+
+    /// Why.
+    pub const fn reason(self) -> Reason {
+        Reason::ALL[self.reason_number() as usize]
+    }
+
+    /// How long after the remembered copy of its identity it came, where there was one.
+    #[inline(always)]
+    pub fn gap(self) -> Option<Microseconds> {
+        (self.0 & HAS_GAP != 0).then_some(Microseconds(self.0 >> GAP_SHIFT))
+    }
+
+    /// Place of the verdict in [`Verdict::ALL`].
+    #[inline(always)]
+    pub const fn verdict_number(self) -> u8 {
+        (self.0 >> VERDICT_SHIFT) as u8
+    }
+
+    /// Place of the reason in [`Reason::ALL`].
+    #[inline(always)]
+    pub const fn reason_number(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// Whether the frame is none of the filter's business, and not even counted.
+    #[inline(always)]
+    pub const fn is_bystander(self) -> bool {
+        self.reason_number() == Reason::NotDhcp as u8
+    }
+
+    /// Whether the frame ends here.
+    #[inline(always)]
+    pub const fn is_drop(self) -> bool {
+        self.verdict_number() == Verdict::Drop as u8
+    }
+
+    /// Whether the message was read whole, found good and sighted: [`Reason::First`] to
+    /// [`Reason::Escalated`].
+    #[inline(always)]
+    pub const fn is_sighting(self) -> bool {
+        self.reason_number() <= Reason::Escalated as u8
+    }
+}
+
+impl fmt::Debug for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decision")
+            .field("verdict", &self.verdict())
+            .field("reason", &self.reason())
+            .field("gap", &self.gap())
+            .finish()
     }
 }
 
@@ -152,6 +210,7 @@ fn identify<P: Packet>(
     message: &ClientMessage,
     policy: &Policy,
 ) -> Option<(Identity, Digest)> {
+    let key = policy.digest_key();
     Some(match policy.identity() {
         IdentityBy::Client => {
             let identity = Identity {
@@ -159,9 +218,12 @@ fn identify<P: Packet>(
                 peer: packet.read(message.peer)?,
                 message: message.header,
             };
-            (identity, Digest::of(packet, message, policy.digest_key())?)
+            (identity, Digest::of(packet, message, &identity, key)?)
         }
-        IdentityBy::TransactionId => (Identity::of_transaction_id(message.header), Digest::NONE),
+        IdentityBy::TransactionId => {
+            let identity = Identity::of_transaction_id(message.header);
+            (identity, Digest::of_identity(&identity, key))
+        }
     })
 }
 
@@ -235,11 +297,7 @@ fn copy(sighting: Sighting, gap: Microseconds, policy: &Policy) -> Decision {
     } else {
         Verdict::Drop
     };
-    Decision {
-        verdict,
-        reason: Reason::Duplicate,
-        gap: Some(gap),
-    }
+    Decision::new(verdict, Reason::Duplicate).after(gap)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! What a message says, in 16 bits: two copies have the same digest, two different messages almost
-//! never.
+//! What a message says and whose it is, in 16 bits: two copies have the same digest, two different
+//! messages almost never.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    Packet,
+    Identity, Packet,
     packet::{BLOCK, fold_words},
     relay_forward::ClientMessage,
 };
@@ -17,7 +17,7 @@ pub const MAX_MESSAGE: usize = 1500;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct DigestKey {
-    addends: [u64; BLOCK],
+    addends: [u64; BLOCK + 1],
     multiplier: u64,
 }
 
@@ -29,12 +29,13 @@ impl DigestKey {
         0x94d0_49bb_1331_11eb,
         0xd6e8_feb8_6659_fd93,
         0xa076_1d64_78bd_642f,
+        0xe703_7ed1_a0b4_28db,
     ]);
 
-    /// A key from 40 secret random bytes.
-    pub const fn new([a, b, c, d, multiplier]: [u64; BLOCK + 1]) -> Self {
+    /// A key from 48 secret random bytes.
+    pub const fn new([a, b, c, d, e, multiplier]: [u64; BLOCK + 2]) -> Self {
         Self {
-            addends: [a, b, c, d],
+            addends: [a, b, c, d, e],
             multiplier: multiplier | 1,
         }
     }
@@ -45,36 +46,54 @@ impl DigestKey {
 pub struct Digest(pub u16);
 
 impl Digest {
-    /// The digest of every message under `--identity xid`, where the bytes do not count.
-    pub const NONE: Self = Self(0);
+    /// The digest of every message of an identity under `--identity xid`, where the bytes do not
+    /// count. Of another identity it is another: the kernel may have given the entry away.
+    #[inline(always)]
+    pub const fn of_identity(identity: &Identity, key: &DigestKey) -> Self {
+        Self::of_sum(product(identity.folded(), key.addends[0]), key)
+    }
 
-    /// Digests a client message; `None` where it cannot be read whole, or is over [`MAX_MESSAGE`]
-    /// bytes long.
+    /// Digests a client message of this identity; `None` where it cannot be read whole, or is over
+    /// [`MAX_MESSAGE`] bytes long.
     ///
     /// Blocks of four words are hashed by products of secretly shifted halves, and the blocks are
     /// the coefficients of a polynomial in a secret number: NH and its polynomial as in UMAC
     /// (RFC 4418), within the 64-bit products that BPF has.
     #[inline(always)]
-    pub fn of<P: Packet>(packet: &P, message: &ClientMessage, key: &DigestKey) -> Option<Self> {
+    pub fn of<P: Packet>(
+        packet: &P,
+        message: &ClientMessage,
+        identity: &Identity,
+        key: &DigestKey,
+    ) -> Option<Self> {
         let sum = fold_words::<{ MAX_MESSAGE / 32 }, _, _>(
             packet,
             message.offset,
             message.offset + message.length,
-            message.length as u64,
+            identity.folded().wrapping_add(message.length as u64),
             |sum, place, word| {
                 let sum = if place == 0 {
                     sum.wrapping_mul(key.multiplier)
                 } else {
                     sum
                 };
-                let word = word.wrapping_add(key.addends[place]);
-                sum.wrapping_add((word & 0xffff_ffff).wrapping_mul(word >> 32))
+                sum.wrapping_add(product(word, key.addends[place]))
             },
         )?;
-        Some(Self(
-            ((sum ^ sum >> 32).wrapping_mul(key.multiplier) >> 48) as u16,
-        ))
+        Some(Self::of_sum(sum, key))
     }
+
+    #[inline(always)]
+    const fn of_sum(sum: u64, key: &DigestKey) -> Self {
+        Self(((sum ^ sum >> 32).wrapping_mul(key.multiplier) >> 48) as u16)
+    }
+}
+
+/// The product of the halves of a word that was secretly shifted.
+#[inline(always)]
+const fn product(word: u64, addend: u64) -> u64 {
+    let word = word.wrapping_add(addend);
+    (word & 0xffff_ffff).wrapping_mul(word >> 32)
 }
 
 #[cfg(test)]
@@ -117,7 +136,9 @@ mod tests {
             peer: 0,
             layers: 1,
         };
-        Digest::of(&Bytes::new(&frame), &message, key).unwrap().0
+        Digest::of(&Bytes::new(&frame), &message, &Identity::default(), key)
+            .unwrap()
+            .0
     }
 
     /// Of how many messages of `samples` the change keeps the digest, under a new key for each.
@@ -214,6 +235,43 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_behind_the_last_word_do_not_stand_for_it() {
+        const SAMPLES: usize = 1000;
+        let mut numbers = Numbers(8415);
+        for rest in 1..8 {
+            let collisions = (0..SAMPLES)
+                .filter(|_| {
+                    let (a, b) = (numbers.message(rest), numbers.message(rest));
+                    let zeros = vec![0; 8 - rest];
+                    let before = numbers.message(24);
+                    let message = [&before[..], &a, &zeros, &b].concat();
+                    let exchanged = [&before[..], &b, &zeros, &a].concat();
+                    let key = numbers.key();
+                    a != b && digest(&message, &key) == digest(&exchanged, &key)
+                })
+                .count();
+            assert!(collisions <= 2, "{rest} bytes: {collisions} of {SAMPLES}");
+        }
+    }
+
+    #[test]
+    fn the_same_bytes_of_other_identities_have_other_digests() {
+        let mut numbers = Numbers(9147);
+        let mut other = Identity {
+            message: MessageHeader::from_wire([1, 2, 3, 4]),
+            ..Identity::default()
+        };
+        let collisions = (0..1000)
+            .filter(|_| {
+                other.peer = bytemuck::cast([numbers.next(), numbers.next()]);
+                let key = numbers.key();
+                Digest::of_identity(&other, &key) == Digest::of_identity(&Identity::default(), &key)
+            })
+            .count();
+        assert!(collisions <= 2, "{collisions} of 1000");
+    }
+
+    #[test]
     fn every_byte_of_a_message_counts() {
         let mut numbers = Numbers(9915);
         for length in (4..=140).chain([500, 1000, 1499, 1500]) {
@@ -245,7 +303,13 @@ mod tests {
                     peer: 0,
                     layers: 1,
                 };
-                Digest::of(&Bytes::new(&frame), &message, &DigestKey::FIXED).unwrap()
+                Digest::of(
+                    &Bytes::new(&frame),
+                    &message,
+                    &Identity::default(),
+                    &DigestKey::FIXED,
+                )
+                .unwrap()
             };
             assert!(
                 (62..130).all(|offset| at(offset) == at(200)),
@@ -297,15 +361,47 @@ mod tests {
         };
         let frame = [0; 5000];
         let packet = Bytes::with_linear_part(&frame, 100);
-        assert!(Digest::of(&packet, &message(38), &DigestKey::FIXED).is_some());
-        assert!(Digest::of(&packet, &message(39), &DigestKey::FIXED).is_none());
+        assert!(
+            Digest::of(
+                &packet,
+                &message(38),
+                &Identity::default(),
+                &DigestKey::FIXED
+            )
+            .is_some()
+        );
+        assert!(
+            Digest::of(
+                &packet,
+                &message(39),
+                &Identity::default(),
+                &DigestKey::FIXED
+            )
+            .is_none()
+        );
         let packet = Bytes::new(&frame);
-        assert!(Digest::of(&packet, &message(MAX_MESSAGE), &DigestKey::FIXED).is_some());
-        assert!(Digest::of(&packet, &message(MAX_MESSAGE + 32), &DigestKey::FIXED).is_none());
+        assert!(
+            Digest::of(
+                &packet,
+                &message(MAX_MESSAGE),
+                &Identity::default(),
+                &DigestKey::FIXED
+            )
+            .is_some()
+        );
+        assert!(
+            Digest::of(
+                &packet,
+                &message(MAX_MESSAGE + 32),
+                &Identity::default(),
+                &DigestKey::FIXED
+            )
+            .is_none()
+        );
     }
 
     #[test]
-    fn the_kernel_reads_a_key_of_40_bytes() {
-        assert_eq!(size_of::<DigestKey>(), 40);
+    fn the_kernel_reads_a_key_of_48_bytes() {
+        assert_eq!(size_of::<DigestKey>(), 48);
     }
 }

@@ -39,6 +39,16 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// All of it in one word: other identities seldom have the same.
+    #[inline(always)]
+    pub(crate) const fn folded(&self) -> u64 {
+        let ([a, b], [c, d]) = (self.destination.0, self.peer.0);
+        a.wrapping_add(b)
+            .wrapping_add(c)
+            .wrapping_add(d)
+            .wrapping_add(self.message.number())
+    }
+
     /// The identity under `--identity xid`: the transaction-id alone.
     #[inline(always)]
     pub fn of_transaction_id(header: MessageHeader) -> Self {

@@ -128,6 +128,12 @@ impl MessageHeader {
         TransactionId([a, b, c])
     }
 
+    /// Its four bytes as a number.
+    #[inline(always)]
+    pub(crate) const fn number(self) -> u64 {
+        self.0 as u64
+    }
+
     /// The header without its type.
     #[inline(always)]
     pub(crate) const fn without_type(self) -> Self {

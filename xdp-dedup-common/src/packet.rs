@@ -86,8 +86,8 @@ impl Packet for Bytes<'_> {
 pub(crate) const BLOCK: usize = 4;
 
 /// Folds `step` over the bytes from `start` to `end` as little-endian words; `step` is also told the
-/// word's place in its block of four. The last one to seven bytes come as a word in the last place,
-/// filled up with zeros. `None` where they cannot be read, or are more than `BLOCKS` whole blocks and
+/// word's place in its block of four. The last one to seven bytes come as a word filled up with zeros,
+/// in a place of their own behind the four. `None` where they cannot be read, or are more than `BLOCKS` whole blocks and
 /// part of one.
 ///
 /// The eight bytes before `end` must lie in the frame, also where `end - start` is less.
@@ -124,7 +124,7 @@ pub(crate) fn fold_words<const BLOCKS: usize, P: Packet, T>(
         rest @ 1..WORD => {
             // A one-byte read would be refused: read the word that ends here, drop what came before.
             let last = u64::from_le(packet.read(P::forget(end.checked_sub(WORD)?))?);
-            Some(step(sum, BLOCK - 1, last >> (8 * (WORD - rest))))
+            Some(step(sum, BLOCK, last >> (8 * (WORD - rest))))
         }
         _ => None,
     }

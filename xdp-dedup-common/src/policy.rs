@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_reads_a_policy_of_56_bytes() {
-        assert_eq!(size_of::<Policy>(), 56);
+    fn the_kernel_reads_a_policy_of_64_bytes() {
+        assert_eq!(size_of::<Policy>(), 64);
     }
 }

@@ -68,7 +68,7 @@ reasons! {
     Duplicate, "duplicate", DROP,
         "The same bytes of the same client message passed within the window.";
     Retransmission, "retransmission", PASS,
-        "The client sent the message again: the window is over, or the bytes are others.";
+        "The client sent the message again: the window is over, or the bytes are others; also what met another copy in the same instant and could not be proven one.";
     Escalated, "escalated", PASS,
         "A copy of every third transmission (`--escalate-every`): that client is not being served, so all copies pass.";
     OtherType, "other_type", PASS,

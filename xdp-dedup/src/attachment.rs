@@ -1,9 +1,14 @@
 //! Putting the program on an interface, and taking it off again.
 
-use std::{fmt, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use aya::programs::{ProgramError, XdpMode, loaded_programs, xdp::XdpLinkId};
+use aya::programs::{Link, ProgramError, XdpMode, loaded_programs, xdp::XdpLink};
 use clap::ValueEnum;
 use xdp_dedup_common::Policy;
 
@@ -45,7 +50,7 @@ pub struct Attachment {
     pub program_tag: u64,
     /// The instance on this interface.
     pub kernel: Kernel,
-    link: Option<XdpLinkId>,
+    link: Mutex<Option<XdpLink>>,
 }
 
 /// What all instances on the interfaces of one `run` have in common.
@@ -73,12 +78,21 @@ impl Attachment {
         interface_slot: u32,
         options: &AttachOptions<'_>,
     ) -> Result<Self> {
-        let AttachOptions { mode, capacity, policy, pins } = *options;
-        if let Some(id) = interface.program {
+        let AttachOptions {
+            mode,
+            capacity,
+            policy,
+            pins,
+        } = *options;
+        if let Some(&id) = interface.programs.first() {
             bail!("{}", incumbent(interface, id));
         }
-        let load =
-            LoadOptions { capacity, interface_slot, clock: Clock::Live, pins: Some(pins) };
+        let load = LoadOptions {
+            capacity,
+            interface_slot,
+            clock: Clock::Live,
+            pins: Some(pins),
+        };
         let mut kernel = Kernel::load(&load, policy)?;
         let program = kernel.xdp_mut(Program::Filter)?;
         let link = program
@@ -90,6 +104,7 @@ impl Attachment {
                 },
             )
             .map_err(|error| refusal(error, interface, mode))?;
+        let link = program.take_link(link).context("cannot hold the link")?;
         let info = program.info().context("cannot read the program's id")?;
         Ok(Self {
             interface: interface.clone(),
@@ -97,29 +112,39 @@ impl Attachment {
             program_id: info.id(),
             program_tag: info.tag(),
             kernel,
-            link: Some(link),
+            link: Mutex::new(Some(link)),
         })
     }
 
-    /// Takes the program off the interface.
+    /// Takes the program off the interface; a second time there is nothing to do.
     ///
     /// # Errors
     ///
     /// Where the kernel refuses.
-    pub fn detach(mut self) -> Result<Interface> {
-        if let Some(link) = self.link.take() {
-            let name = &self.interface.name;
-            let program = self.kernel.xdp_mut(Program::Filter)?;
-            program.detach(link).with_context(|| format!("cannot detach from {name}"))?;
-        }
-        Ok(self.interface)
+    pub fn detach(&self) -> Result<()> {
+        let link = self
+            .link
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let name = &self.interface.name;
+        link.map_or(Ok(()), Link::detach)
+            .with_context(|| format!("cannot detach from {name}"))
+    }
+
+    /// Whether the program is on the interface, as the kernel tells of all interfaces by index.
+    pub fn is_attached(&self, all: &BTreeMap<u32, Interface>) -> bool {
+        all.get(&self.interface.index)
+            .is_some_and(|interface| interface.programs.contains(&self.program_id))
     }
 }
 
 /// Says who is on the interface already.
 fn incumbent(interface: &Interface, id: u32) -> String {
     // Looking up a program by its id takes CAP_SYS_ADMIN.
-    let program = loaded_programs().flatten().find(|program| program.id() == id);
+    let program = loaded_programs()
+        .flatten()
+        .find(|program| program.id() == id);
     let program = match program.as_ref().and_then(|program| program.name_as_str()) {
         Some(name) => format!("program {name} (id {id})"),
         None => format!("the program with id {id}"),
@@ -127,7 +152,7 @@ fn incumbent(interface: &Interface, id: u32) -> String {
     let name = &interface.name;
     format!(
         "{name} already has an XDP program: {program}; xdp-dedup never displaces another program: \
-         stop the tool that attached it, or remove it with `ip link set dev {name} xdp off`"
+         stop the tool that attached it (`bpftool link` shows who holds it)"
     )
 }
 

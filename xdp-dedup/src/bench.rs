@@ -15,13 +15,12 @@ use xdp_dedup_common::{
     policy::{EscalateEvery, Window},
 };
 
-use crate::kernel::{Clock, Kernel, LoadOptions, Program};
+use crate::kernel::{Clock, DEFAULT_CAPACITY, Kernel, LoadOptions, Program};
 
 /// The frame of the README's first capture, with a partial checksum, as a relay on this host would
 /// leave it. A test builds it anew and compares.
 pub static REPORTED_FRAME: &[u8] = include_bytes!("bench/reported.frame");
 
-const CAPACITY: u32 = 65536;
 /// Rounds of all paths.
 const ROUNDS: usize = 25;
 /// Runs of a program in one round.
@@ -65,7 +64,10 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             println!("{}", serde_json::to_string(&cost)?);
         }
     } else {
-        println!("{:<20} {:>14} {:>10} {:>10}", "path", "empty program", "filter", "cost");
+        println!(
+            "{:<20} {:>14} {:>10} {:>10}",
+            "path", "empty program", "filter", "cost"
+        );
         for cost in costs {
             println!("{cost}");
         }
@@ -75,8 +77,16 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 
 impl fmt::Display for Cost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, baseline_ns, ns, delta_ns } = self;
-        write!(f, "{path:<20} {baseline_ns:>11.1} ns {ns:>7.1} ns {delta_ns:>+7.1} ns")
+        let Self {
+            path,
+            baseline_ns,
+            ns,
+            delta_ns,
+        } = self;
+        write!(
+            f,
+            "{path:<20} {baseline_ns:>11.1} ns {ns:>7.1} ns {delta_ns:>+7.1} ns"
+        )
     }
 }
 
@@ -91,9 +101,24 @@ fn paths() -> Vec<Path> {
     let duplicate = Some((Reason::Duplicate, Verdict::Drop));
     let first = Some((Reason::First, Verdict::Pass));
     vec![
-        Path { name: "bystander_ipv4", program: filter, frame: ipv4, outcome: None },
-        Path { name: "bystander_udp6", program: filter, frame: other_port, outcome: None },
-        Path { name: "duplicate", program: filter, frame: reported(), outcome: duplicate },
+        Path {
+            name: "bystander_ipv4",
+            program: filter,
+            frame: ipv4,
+            outcome: None,
+        },
+        Path {
+            name: "bystander_udp6",
+            program: filter,
+            frame: other_port,
+            outcome: None,
+        },
+        Path {
+            name: "duplicate",
+            program: filter,
+            frame: reported(),
+            outcome: duplicate,
+        },
         Path {
             name: "first_full",
             program: Program::BenchFirst,
@@ -105,8 +130,12 @@ fn paths() -> Vec<Path> {
 
 fn measure() -> Result<Vec<Cost>> {
     stay_on_this_cpu()?;
-    let options =
-        LoadOptions { capacity: CAPACITY, interface_slot: 0, clock: Clock::Live, pins: None };
+    let options = LoadOptions {
+        capacity: DEFAULT_CAPACITY,
+        interface_slot: 0,
+        clock: Clock::Live,
+        pins: None,
+    };
     // The reported frame is one transmission for as long as this runs.
     let policy = Policy::new(DigestKey::FIXED)
         .with_window(Window::LONGEST)
@@ -114,7 +143,7 @@ fn measure() -> Result<Vec<Cost>> {
     let mut kernel = Kernel::load(&options, &policy)?;
     kernel.load_bench()?;
     // Fills the table with other messages.
-    kernel.run(Program::BenchFirst, REPORTED_FRAME, 4 * CAPACITY)?;
+    kernel.run(Program::BenchFirst, REPORTED_FRAME, 4 * DEFAULT_CAPACITY)?;
 
     let paths = paths();
     let mut times = vec![(Vec::new(), Vec::new()); paths.len()];
@@ -143,7 +172,12 @@ fn measure() -> Result<Vec<Cost>> {
         .map(|(path, (baseline, filter))| {
             let (baseline_ns, ns) = (median(baseline), median(filter));
             let delta_ns = tenths(ns - baseline_ns);
-            Cost { path: path.name, baseline_ns, ns, delta_ns }
+            Cost {
+                path: path.name,
+                baseline_ns,
+                ns,
+                delta_ns,
+            }
         })
         .collect())
 }
@@ -169,8 +203,11 @@ fn tenths(value: f64) -> f64 {
 fn stay_on_this_cpu() -> Result<()> {
     let thread = Pid::from_raw(0);
     let allowed = sched_getaffinity(thread).context("cannot read the CPU affinity")?;
-    let last = (0..CpuSet::count()).rev().find(|&cpu| allowed.is_set(cpu).unwrap_or(false));
+    let last = (0..CpuSet::count())
+        .rev()
+        .find(|&cpu| allowed.is_set(cpu).unwrap_or(false));
     let mut one = CpuSet::new();
-    one.set(last.context("no CPU to run on")?).context("cannot choose a CPU")?;
+    one.set(last.context("no CPU to run on")?)
+        .context("cannot choose a CPU")?;
     sched_setaffinity(thread, &one).context("cannot stay on one CPU")
 }

@@ -36,7 +36,10 @@ fn parse(text: &str) -> Result<RunFlags, (usize, anyhow::Error)> {
     let line_of = |offset: usize| text[..offset.min(text.len())].matches('\n').count() + 1;
     let table = DeTable::parse(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
-        (line_of(offset), anyhow::anyhow!("{}", error.message().replace('\n', ", ")))
+        (
+            line_of(offset),
+            anyhow::anyhow!("{}", error.message().replace('\n', ", ")),
+        )
     })?;
     let mut flags = RunFlags::default();
     for (key, value) in table.into_inner() {

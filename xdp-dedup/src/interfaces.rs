@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail};
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{
-    InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp,
-};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp};
 
 /// An interface, as far as attaching to it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +13,8 @@ pub struct Interface {
     pub name: String,
     /// Its index, which stays.
     pub index: u32,
-    /// Id of the XDP program on it, in whatever mode.
-    pub program: Option<u32>,
+    /// Ids of the XDP programs on it, in whatever modes.
+    pub programs: Vec<u32>,
     /// Indices of the interfaces that this one lies on or under, one step away: the bridge or bond
     /// that it is a port of, the parent of a VLAN.
     upper: Option<u32>,
@@ -34,24 +32,31 @@ pub async fn all() -> Result<BTreeMap<u32, Interface>> {
     let links: Result<Vec<_>, _> = handle.link().get().execute().try_collect().await;
     connection.abort();
     let links = links.context("cannot list the interfaces over netlink")?;
-    Ok(links.into_iter().filter_map(interface).map(|i| (i.index, i)).collect())
+    Ok(links
+        .into_iter()
+        .filter_map(interface)
+        .map(|i| (i.index, i))
+        .collect())
 }
 
 /// The interfaces with these names, in their order.
 ///
 /// # Errors
 ///
-/// Where one does not exist, is named twice, or sees the frames of another one of them.
+/// Where one does not exist, or sees the frames of another one of them.
 pub fn choose(names: &[String], all: &BTreeMap<u32, Interface>) -> Result<Vec<Interface>> {
     let mut chosen: Vec<Interface> = Vec::new();
     for name in names {
         let Some(interface) = all.values().find(|interface| interface.name == *name) else {
-            let others: Vec<_> = all.values().map(|interface| interface.name.as_str()).collect();
-            bail!("there is no interface {name} here; there are {}", others.join(", "));
+            let others: Vec<_> = all
+                .values()
+                .map(|interface| interface.name.as_str())
+                .collect();
+            bail!(
+                "there is no interface {name} here; there are {}",
+                others.join(", ")
+            );
         };
-        if chosen.iter().any(|other| other.index == interface.index) {
-            bail!("interface {name} is named twice");
-        }
         if let Some(other) = chosen.iter().find(|other| stacked(interface, other, all)) {
             bail!(
                 "{name} and {} are stacked on one another: both would see the same frame, and the \
@@ -76,8 +81,10 @@ fn reaches_up(bottom: u32, top: u32, all: &BTreeMap<u32, Interface>) -> bool {
     while let Some(&current) = above.get(next) {
         next += 1;
         let upper = all.get(&current).and_then(|interface| interface.upper);
-        let stacked_on_it =
-            all.values().filter(|interface| interface.lower == Some(current)).map(|i| i.index);
+        let stacked_on_it = all
+            .values()
+            .filter(|interface| interface.lower == Some(current))
+            .map(|i| i.index);
         for index in upper.into_iter().chain(stacked_on_it) {
             if index == top {
                 return true;
@@ -95,7 +102,7 @@ fn interface(message: LinkMessage) -> Option<Interface> {
     let mut found = Interface {
         name: String::new(),
         index: message.header.index,
-        program: None,
+        programs: Vec::new(),
         upper: None,
         lower: None,
     };
@@ -112,18 +119,21 @@ fn interface(message: LinkMessage) -> Option<Interface> {
             LinkAttribute::LinkInfo(infos) => {
                 // The other end of a veth or netkit pair is no lower device: what one end receives,
                 // the other has sent.
-                is_tunnel_end = infos.iter().any(|info| {
-                    matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit))
-                });
+                is_tunnel_end = infos
+                    .iter()
+                    .any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit)));
             }
             LinkAttribute::Xdp(xdp) => {
-                found.program = xdp.iter().find_map(|xdp| match xdp {
-                    LinkXdp::ProgId(id)
-                    | LinkXdp::DrvProgId(id)
-                    | LinkXdp::SkbProgId(id)
-                    | LinkXdp::HwProgId(id) => Some(*id),
-                    _ => None,
-                });
+                found.programs = xdp
+                    .iter()
+                    .filter_map(|xdp| match xdp {
+                        LinkXdp::ProgId(id)
+                        | LinkXdp::DrvProgId(id)
+                        | LinkXdp::SkbProgId(id)
+                        | LinkXdp::HwProgId(id) => Some(*id),
+                        _ => None,
+                    })
+                    .collect();
             }
             _ => {}
         }

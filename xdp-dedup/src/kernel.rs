@@ -1,11 +1,17 @@
 //! The kernel program, loaded: its maps as typed values, its runs outside any NIC.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfError, EbpfLoader, TestRun as _, TestRunOptions,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray},
+    pin::PinError,
     programs::Xdp,
 };
 use bytemuck::Zeroable as _;
@@ -20,11 +26,14 @@ use crate::privileges;
 /// The object that `build.rs` compiled.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-dedup-ebpf"));
 
+/// Entries of the table unless `--capacity` says otherwise.
+pub const DEFAULT_CAPACITY: u32 = 65536;
+
 /// Most interfaces that can share one table: the values in the kernel program's counter map.
 pub const MAX_INTERFACES: usize = 64;
 
-/// Names of the maps that all instances of the program share when they are pinned.
-const SHARED_MAPS: [&str; 3] = ["TABLE", "POLICY", "COUNTERS"];
+/// Names of the maps that all instances of the program share when they are pinned, and of their pins.
+pub const SHARED_MAPS: [&str; 3] = ["TABLE", "POLICY", "COUNTERS"];
 
 /// What the program's `XDP_PASS` and `XDP_DROP` are (`enum xdp_action`, linux/bpf.h).
 pub const XDP_DROP: u32 = 1;
@@ -96,7 +105,8 @@ impl Program {
 /// The loaded kernel program with its maps. Dropping it detaches and unloads it.
 pub struct Kernel {
     object: Ebpf,
-    policy: Array<MapData, Shared<Policy>>,
+    capacity: u32,
+    policy: Mutex<Array<MapData, Shared<Policy>>>,
     replay: Array<MapData, Shared<ReplaySlot>>,
     counters: PerCpuArray<MapData, Shared<InterfaceCounters>>,
     table: HashMap<MapData, Shared<Identity>, Shared<Sighting>>,
@@ -130,7 +140,8 @@ impl Kernel {
                 .with_context(|| format!("no map {map}"))
         };
         let mut kernel = Self {
-            policy: take("POLICY")?.try_into()?,
+            capacity: options.capacity,
+            policy: Mutex::new(take("POLICY")?.try_into()?),
             replay: take("REPLAY")?.try_into()?,
             counters: take("COUNTERS")?.try_into()?,
             table: take("TABLE")?.try_into()?,
@@ -162,9 +173,10 @@ impl Kernel {
     /// # Errors
     ///
     /// Where the kernel refuses the update.
-    pub fn set_policy(&mut self, policy: &Policy) -> Result<()> {
-        self.policy
-            .set(0, Shared(*policy), 0)
+    pub fn set_policy(&self, policy: &Policy) -> Result<()> {
+        // Whoever panicked with it has written a whole policy or none.
+        let mut map = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        map.set(0, Shared(*policy), 0)
             .context("cannot write the policy map")
     }
 
@@ -174,11 +186,8 @@ impl Kernel {
     ///
     /// Where the kernel refuses the look-up.
     pub fn policy(&self) -> Result<Policy> {
-        Ok(self
-            .policy
-            .get(&0, 0)
-            .context("cannot read the policy map")?
-            .0)
+        let map = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(map.get(&0, 0).context("cannot read the policy map")?.0)
     }
 
     /// What the interface in this slot has counted, on all CPUs together.
@@ -198,9 +207,14 @@ impl Kernel {
         Ok(sum)
     }
 
-    /// How many transactions the table holds. It reads every key, about 0.3 µs each.
+    /// How many transactions the table holds. It reads every key, about 0.3 µs each; where one goes
+    /// meanwhile it may count others twice.
     pub fn table_entries(&self) -> usize {
-        self.table.keys().filter(Result::is_ok).count()
+        self.table
+            .keys()
+            .take(self.capacity as usize)
+            .filter(Result::is_ok)
+            .count()
     }
 
     /// What the table holds. Entries that come or go meanwhile may be missing.
@@ -315,6 +329,14 @@ fn short_map_error(error: EbpfError) -> anyhow::Error {
     match error {
         EbpfError::MapError(MapError::CreateError { name, io_error }) => {
             anyhow::Error::new(io_error).context(format!("map {name}"))
+        }
+        EbpfError::MapError(MapError::PinError { name, error }) => {
+            let name = name.unwrap_or_default();
+            let cause = match error {
+                PinError::SyscallError(error) => error.io_error.into(),
+                other => anyhow!(other),
+            };
+            cause.context(format!("map {name} cannot be pinned"))
         }
         other => other.into(),
     }

@@ -2,11 +2,17 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use xdp_dedup::cli::{Cli, Command};
+use clap::{Parser as _, error::ErrorKind};
+use xdp_dedup::cli::{Cli, Command, UsageError};
+
+const WRONG_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return wrong_usage(&error),
+    };
+    let result = match cli.command {
         Command::Run(args) => xdp_dedup::run::run(args),
         Command::Replay(args) => xdp_dedup::replay::run(&args),
         Command::Bench(args) => xdp_dedup::bench::run(&args),
@@ -16,7 +22,30 @@ fn main() -> ExitCode {
         Err(error) => {
             // One line: what was tried, and the causes behind it.
             eprintln!("xdp-dedup: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<UsageError>() {
+                WRONG_USAGE.into()
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
+}
+
+/// Help and version in full, an error in one line like all others.
+fn wrong_usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        error.exit();
+    }
+    let text = error.render().to_string();
+    let first: Vec<_> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    let what = first.join(" ");
+    eprintln!(
+        "xdp-dedup: {}; see --help",
+        what.strip_prefix("error: ").unwrap_or(&what)
+    );
+    WRONG_USAGE.into()
 }

@@ -73,8 +73,10 @@ impl Snapshot {
             gauge(&labels, 1.0)
         });
         let attached = interfaces().map(|interface| {
-            let labels =
-                [("interface", interface.name.clone()), ("mode", interface.mode.to_string())];
+            let labels = [
+                ("interface", interface.name.clone()),
+                ("mode", interface.mode.to_string()),
+            ];
             gauge(&labels, f64::from(u8::from(interface.attached)))
         });
         let build_info = gauge(&[("version", env!("CARGO_PKG_VERSION").to_owned())], 1.0);
@@ -134,7 +136,10 @@ impl Snapshot {
     fn outcomes(&self, count: impl Fn(Traffic) -> u64) -> Vec<Metric> {
         let mut metrics = Vec::new();
         for interface in &self.interfaces {
-            for &reason in Reason::ALL.iter().filter(|&&reason| reason != Reason::NotDhcp) {
+            for &reason in Reason::ALL
+                .iter()
+                .filter(|&&reason| reason != Reason::NotDhcp)
+            {
                 for &verdict in reason.verdicts() {
                     let labels = [
                         ("interface", interface.name.clone()),

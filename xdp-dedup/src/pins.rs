@@ -2,15 +2,21 @@
 //! other commands find them.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::ErrorKind,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::{
+    fcntl::OFlag,
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+    unistd::geteuid,
+};
 use tracing::warn;
+
+use crate::{kernel::SHARED_MAPS, privileges};
 
 const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
 const ROOT: &str = "/sys/fs/bpf/xdp-dedup";
@@ -28,20 +34,19 @@ impl PinFolder {
     ///
     /// # Errors
     ///
-    /// Where no BPF file system is mounted, another `run` holds the lock, or the file system refuses.
+    /// Where no BPF file system is mounted, another `run` holds the lock, somebody else could change
+    /// the folder, or the file system refuses.
     pub fn create() -> Result<Self> {
         if !statfs(BPF_FILE_SYSTEM).is_ok_and(|status| status.filesystem_type() == BPF_FS_MAGIC) {
             bail!(
                 "no BPF file system is mounted at {BPF_FILE_SYSTEM}, where the maps are to be \
-                 pinned: `mount -t bpf bpf {BPF_FILE_SYSTEM}` (`ip netns exec` hides it; \
-                 `nsenter --net=/run/netns/NAME` does not)"
+                 pinned: `mount -t bpf -o mode=700 bpf {BPF_FILE_SYSTEM}` (`ip netns exec` hides \
+                 it; `nsenter --net=/run/netns/NAME` does not)"
             );
         }
+        own_folder(Path::new(ROOT))?;
         let path = Path::new(ROOT).join(format!("netns-{}", network_namespace()?));
-        fs::create_dir_all(&path).with_context(|| {
-            crate::privileges::advice(&format!("make the folder {}", path.display()))
-        })?;
-        let folder = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        let folder = own_folder(&path)?;
         match folder.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => bail!(
@@ -53,7 +58,10 @@ impl PinFolder {
                 return Err(error).with_context(|| format!("cannot lock {}", path.display()));
             }
         }
-        let pins = Self { path, _lock: folder };
+        let pins = Self {
+            path,
+            _lock: folder,
+        };
         // A killed predecessor leaves its pins; its maps are of no use to this one.
         pins.clear()?;
         Ok(pins)
@@ -64,33 +72,72 @@ impl PinFolder {
         &self.path
     }
 
+    /// Removes the pins that a `run` makes, and nothing else.
     fn clear(&self) -> Result<()> {
-        let failed = || format!("cannot remove old pins in {}", self.path.display());
-        for entry in fs::read_dir(&self.path).with_context(failed)? {
-            fs::remove_file(entry.with_context(failed)?.path()).with_context(failed)?;
+        for map in SHARED_MAPS {
+            let pin = self.path.join(map);
+            match fs::remove_file(&pin) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("cannot remove {}", pin.display()));
+                }
+                _ => {}
+            }
         }
         Ok(())
+    }
+
+    fn remove(&self) -> Result<()> {
+        self.clear()?;
+        let failed = |path: &Path| format!("cannot remove {}", path.display());
+        fs::remove_dir(&self.path).with_context(|| failed(&self.path))?;
+        match fs::remove_dir(ROOT) {
+            // Other network namespaces have theirs.
+            Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => {
+                Err(error).with_context(|| failed(Path::new(ROOT)))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 impl Drop for PinFolder {
     fn drop(&mut self) {
-        let removed = self.clear().and_then(|()| {
-            fs::remove_dir(&self.path)?;
-            match fs::remove_dir(ROOT) {
-                // Other network namespaces have theirs.
-                Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => Err(error.into()),
-                _ => Ok(()),
-            }
-        });
-        if let Err(error) = removed {
+        if let Err(error) = self.remove() {
             warn!("{error:#}");
         }
     }
 }
 
+/// Makes the folder unless it is there, and opens it. The BPF file system may be open to every user
+/// of the machine: a link, or a folder that others could change, would have this process, as root,
+/// pin or remove things where they want it.
+fn own_folder(path: &Path) -> Result<File> {
+    let shown = path.display();
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            return Err(error)
+                .with_context(|| privileges::advice(&format!("make the folder {shown}")));
+        }
+        _ => {}
+    }
+    let folder = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits())
+        .open(path)
+        .with_context(|| format!("cannot open {shown} as a folder"))?;
+    let status = folder
+        .metadata()
+        .with_context(|| format!("cannot look at {shown}"))?;
+    if status.uid() != geteuid().as_raw() || status.mode() & 0o022 != 0 {
+        bail!("{shown} belongs to somebody else, or others may write to it: remove it");
+    }
+    Ok(folder)
+}
+
 /// Inode number of this process's network namespace, which is its name within a boot.
 fn network_namespace() -> Result<u64> {
     const NAMESPACE: &str = "/proc/self/ns/net";
-    Ok(fs::metadata(NAMESPACE).with_context(|| format!("cannot read {NAMESPACE}"))?.ino())
+    Ok(fs::metadata(NAMESPACE)
+        .with_context(|| format!("cannot read {NAMESPACE}"))?
+        .ino())
 }

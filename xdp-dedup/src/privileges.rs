@@ -23,16 +23,24 @@ pub fn missing() -> Vec<String> {
         .collect()
 }
 
-/// What could not be done, with the missing capabilities if there are any: "cannot load ...; this
-/// process lacks CAP_BPF: run it as root".
+/// What could not be done, and what is likely to stand in the way where the kernel then says that it
+/// is not permitted: "cannot load ...; this process lacks CAP_BPF: run it as root".
 pub(crate) fn advice(what: &str) -> String {
     let missing = missing();
-    if missing.is_empty() {
+    if !missing.is_empty() {
+        return format!(
+            "cannot {what}: this process lacks {}; run it as root, or give it these capabilities",
+            missing.join(", ")
+        );
+    }
+    let initial_user_namespace = std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));
+    if initial_user_namespace {
         format!("cannot {what}")
     } else {
         format!(
-            "cannot {what}: this process lacks {}; run it as root, or give it these capabilities",
-            missing.join(", ")
+            "cannot {what} (in a user namespace, whose capabilities the kernel does not take for \
+             BPF: run it on the host, or in a privileged container)"
         )
     }
 }

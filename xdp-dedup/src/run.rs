@@ -1,13 +1,16 @@
 //! `run`: the daemon that holds the filter on its interfaces.
 
 use std::{
+    collections::BTreeSet,
     net::{Ipv6Addr, SocketAddr, TcpListener},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use xdp_dedup_common::{
@@ -18,20 +21,22 @@ use xdp_dedup_common::{
 
 use crate::{
     attachment::{AttachOptions, Attachment, Mode},
+    cli::usage,
     config,
     interfaces::{self, Interface},
-    kernel::MAX_INTERFACES,
+    kernel::{DEFAULT_CAPACITY, MAX_INTERFACES},
     metrics::{InterfaceStatus, Snapshot},
     pins::PinFolder,
     policy::PolicyFlags,
     server,
 };
 
-const DEFAULT_CAPACITY: u32 = 65536;
-
 /// 9547 is the port of Kea's exporter.
 const DEFAULT_METRICS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 9757);
+
+/// How soon it is noticed that the filter is no longer attached.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Arguments of `run`.
 #[derive(Args, Clone, Debug)]
@@ -84,16 +89,20 @@ fn parse_metrics(text: &str) -> Result<Metrics, String> {
     if text == "off" {
         return Ok(Metrics::Off);
     }
-    text.parse()
-        .map(Metrics::At)
-        .map_err(|_| "an address and a port, such as [::1]:9757 or 127.0.0.1:9757, or off".to_owned())
+    text.parse().map(Metrics::At).map_err(|_| {
+        "an address and a port, such as [::1]:9757 or 127.0.0.1:9757, or off".to_owned()
+    })
 }
 
 impl RunFlags {
     /// These flags, and those of `other` where these say nothing.
     pub fn or(self, other: Self) -> Self {
         Self {
-            interfaces: if self.interfaces.is_empty() { other.interfaces } else { self.interfaces },
+            interfaces: if self.interfaces.is_empty() {
+                other.interfaces
+            } else {
+                self.interfaces
+            },
             mode: self.mode.or(other.mode),
             policy: self.policy.or(other.policy),
             capacity: self.capacity.or(other.capacity),
@@ -119,10 +128,25 @@ impl Settings {
             None => args.flags.clone(),
         };
         if flags.interfaces.is_empty() {
-            bail!("no interface to attach to: give one with -i IFACE, or `interface` in the file");
+            return Err(usage(
+                "no interface to attach to: give one with -i IFACE, or `interface` in the file",
+            ));
         }
         if flags.interfaces.len() > MAX_INTERFACES {
-            bail!("at most {MAX_INTERFACES} interfaces can share a table");
+            return Err(usage(format!(
+                "at most {MAX_INTERFACES} interfaces can share a table"
+            )));
+        }
+        let twice = |name| {
+            flags
+                .interfaces
+                .iter()
+                .filter(|other| *other == name)
+                .count()
+                > 1
+        };
+        if let Some(name) = flags.interfaces.iter().find(|name| twice(*name)) {
+            return Err(usage(format!("interface {name} is named twice")));
         }
         Ok(Self {
             interfaces: flags.interfaces,
@@ -138,8 +162,8 @@ impl Settings {
 struct Filter {
     attachments: Vec<Attachment>,
     capacity: u32,
-    /// Behind the attachments: dropped last, when nothing uses the maps any more.
-    _pins: PinFolder,
+    /// Held while the table is read: one scrape after the other.
+    reading: tokio::sync::Mutex<()>,
 }
 
 /// Attaches, serves, and detaches at SIGINT or SIGTERM.
@@ -156,45 +180,58 @@ pub fn run(args: RunArgs) -> Result<()> {
         .init();
     let key = random_key()?;
     let settings = Settings::read(&args, key)?;
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("cannot start the runtime")?
-        .block_on(serve(&args, settings, key))
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(serve(&args, settings, key));
+    // A scrape of a large table may still be under way; nobody waits for it.
+    runtime.shutdown_background();
+    result
 }
 
 async fn serve(args: &RunArgs, settings: Settings, key: DigestKey) -> Result<()> {
     // Before anything is attached, so that no signal ends the process half way.
     let mut signals = Signals::new()?;
+    let all = interfaces::all().await?;
+    let chosen = interfaces::choose(&settings.interfaces, &all)?;
+    // Before the port, which another `run` would have too. Goes last: the maps are in use till then.
+    let pins = PinFolder::create()?;
     let listener = match settings.metrics {
         Metrics::Off => None,
         Metrics::At(address) => Some(listen(address)?),
     };
-    let all = interfaces::all().await?;
-    let chosen = interfaces::choose(&settings.interfaces, &all)?;
-    let filter = Arc::new(Mutex::new(attach(&chosen, &settings)?));
+    let filter = Arc::new(attach(&chosen, &settings, &pins)?);
     warn_of(&settings);
     if let Some(listener) = listener {
-        let source = Arc::clone(&filter);
-        tokio::spawn(server::serve(listener, move || snapshot(Arc::clone(&source))));
+        tokio::spawn(server::serve(listener, Arc::clone(&filter)));
     }
+    service_manager(&[NotifyState::Ready]);
 
+    let mut watch = Watch::default();
     let mut policy = settings.policy;
     loop {
-        match signals.next().await {
-            Asked::Reload => policy = reload(args, &settings, policy, key, &filter),
-            Asked::Leave(name) => {
-                info!("{name}: detaching");
-                break;
-            }
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Reload => {
+                    service_manager(&reloading());
+                    policy = reload(args, &settings, policy, key, &filter);
+                    service_manager(&[NotifyState::Ready]);
+                }
+                Asked::Leave(name) => {
+                    info!("{name}: detaching");
+                    break;
+                }
+            },
+            () = tokio::time::sleep(WATCH_INTERVAL) => watch.look(&filter).await,
         }
     }
+    service_manager(&[NotifyState::Stopping]);
     detach(&filter).await
 }
 
 /// Attaches to all interfaces or, where one refuses, to none.
-fn attach(chosen: &[Interface], settings: &Settings) -> Result<Filter> {
-    let pins = PinFolder::create()?;
+fn attach(chosen: &[Interface], settings: &Settings, pins: &PinFolder) -> Result<Filter> {
     let options = AttachOptions {
         mode: settings.mode,
         capacity: settings.capacity,
@@ -212,28 +249,55 @@ fn attach(chosen: &[Interface], settings: &Settings) -> Result<Filter> {
         );
         attachments.push(attachment);
     }
-    Ok(Filter { attachments, capacity: settings.capacity, _pins: pins })
+    Ok(Filter {
+        attachments,
+        capacity: settings.capacity,
+        reading: tokio::sync::Mutex::default(),
+    })
 }
 
 /// Detaches from all interfaces and asks the kernel whether that is so.
-async fn detach(filter: &Mutex<Filter>) -> Result<()> {
-    let attachments = std::mem::take(&mut lock(filter).attachments);
-    let mut detached = Vec::new();
-    for attachment in attachments {
-        let program = attachment.program_id;
-        detached.push((attachment.detach()?, program));
+async fn detach(filter: &Filter) -> Result<()> {
+    for attachment in &filter.attachments {
+        attachment.detach()?;
     }
     let all = interfaces::all().await?;
-    for (interface, program) in detached {
-        let name = &interface.name;
-        match all.get(&interface.index) {
-            Some(now) if now.program == Some(program) => {
-                bail!("the program is still on {name}: `ip link set dev {name} xdp off` removes it")
-            }
-            _ => info!(interface = name, "detached"),
+    for attachment in &filter.attachments {
+        let Interface { name, index, .. } = &attachment.interface;
+        if attachment.is_attached(&all) {
+            bail!("the program is still on {name}; it goes when this process ends");
+        } else if all.contains_key(index) {
+            info!(interface = name, "detached");
+        } else {
+            info!(interface = name, "gone before");
         }
     }
     Ok(())
+}
+
+/// Looks whether the filter still is where it was put, and says so once if not.
+#[derive(Default)]
+struct Watch {
+    missed: BTreeSet<u32>,
+}
+
+impl Watch {
+    async fn look(&mut self, filter: &Filter) {
+        let all = match interfaces::all().await {
+            Ok(all) => all,
+            Err(error) => return error!("cannot tell whether the filter is attached: {error:#}"),
+        };
+        for attachment in &filter.attachments {
+            let interface = &attachment.interface;
+            if !attachment.is_attached(&all) && self.missed.insert(interface.index) {
+                error!(
+                    interface = interface.name,
+                    "the filter is no longer attached: the interface is gone, or another tool has \
+                     taken the program off; restart `xdp-dedup run` to attach it again"
+                );
+            }
+        }
+    }
 }
 
 /// Reads the configuration again and puts what can change live in force; returns the policy then in
@@ -243,7 +307,7 @@ fn reload(
     started: &Settings,
     running: Policy,
     key: DigestKey,
-    filter: &Mutex<Filter>,
+    filter: &Filter,
 ) -> Policy {
     let settings = match Settings::read(args, key) {
         Ok(settings) => settings,
@@ -252,11 +316,15 @@ fn reload(
             return running;
         }
     };
-    if (Settings { policy: started.policy, ..settings.clone() }) != *started {
+    if (Settings {
+        policy: started.policy,
+        ..settings.clone()
+    }) != *started
+    {
         warn!("interface, mode, capacity and metrics change with a restart only");
     }
     // One map serves all attachments.
-    let updated = match lock(filter).attachments.first_mut() {
+    let updated = match filter.attachments.first() {
         Some(attachment) => attachment.kernel.set_policy(&settings.policy),
         None => Ok(()),
     };
@@ -300,35 +368,61 @@ fn warn_of(settings: &Settings) {
     }
 }
 
-/// What a scrape tells, read now.
-async fn snapshot(filter: Arc<Mutex<Filter>>) -> Result<Snapshot> {
-    let all = interfaces::all().await?;
-    // Reading a large table takes milliseconds: not on the thread that waits for signals.
-    tokio::task::spawn_blocking(move || {
-        let filter = lock(&filter);
-        let mut interfaces = Vec::new();
-        for (slot, attachment) in (0..).zip(&filter.attachments) {
-            let now = all.get(&attachment.interface.index);
-            interfaces.push(InterfaceStatus {
-                name: attachment.interface.name.clone(),
-                mode: attachment.mode,
-                attached: now.and_then(|now| now.program) == Some(attachment.program_id),
-                program_id: attachment.program_id,
-                program_tag: attachment.program_tag,
-                counters: attachment.kernel.counters(slot)?,
-            });
+impl server::Source for Filter {
+    async fn snapshot(self: Arc<Self>) -> Result<Snapshot> {
+        let all = interfaces::all().await?;
+        let filter = Arc::clone(&self);
+        let _one_at_a_time = self.reading.lock().await;
+        // Reading a large table takes milliseconds: not on the thread that waits for signals.
+        tokio::task::spawn_blocking(move || {
+            let mut interfaces = Vec::new();
+            for (slot, attachment) in (0..).zip(&filter.attachments) {
+                interfaces.push(InterfaceStatus {
+                    name: attachment.interface.name.clone(),
+                    mode: attachment.mode,
+                    attached: attachment.is_attached(&all),
+                    program_id: attachment.program_id,
+                    program_tag: attachment.program_tag,
+                    counters: attachment.kernel.counters(slot)?,
+                });
+            }
+            let capacity = filter.capacity;
+            let first = filter.attachments.first();
+            let table_entries = first.map_or(0, |attachment| attachment.kernel.table_entries());
+            Ok(Snapshot {
+                interfaces,
+                table_entries,
+                table_capacity: capacity,
+            })
+        })
+        .await
+        .context("the scrape was interrupted")?
+    }
+
+    async fn health(self: Arc<Self>) -> Result<()> {
+        let all = interfaces::all().await?;
+        for attachment in &self.attachments {
+            ensure!(
+                attachment.is_attached(&all),
+                "not attached to {}",
+                attachment.interface.name
+            );
         }
-        let table_entries =
-            filter.attachments.first().map_or(0, |attachment| attachment.kernel.table_entries());
-        Ok(Snapshot { interfaces, table_entries, table_capacity: filter.capacity })
-    })
-    .await
-    .context("the scrape was interrupted")?
+        Ok(())
+    }
 }
 
-/// A poisoned lock is taken all the same: whoever panicked only read.
-fn lock(filter: &Mutex<Filter>) -> std::sync::MutexGuard<'_, Filter> {
-    filter.lock().unwrap_or_else(PoisonError::into_inner)
+/// Tells systemd, if it started this process (`Type=notify`).
+fn service_manager(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!("cannot tell the service manager: {error}");
+    }
+}
+
+fn reloading() -> Vec<NotifyState<'static>> {
+    // systemd wants to know since when (sd_notify(3)).
+    let since = NotifyState::monotonic_usec_now().ok();
+    [NotifyState::Reloading].into_iter().chain(since).collect()
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener> {
@@ -338,12 +432,14 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
              --metrics off"
         )
     })?;
-    listener.set_nonblocking(true).context("cannot serve metrics")?;
+    listener
+        .set_nonblocking(true)
+        .context("cannot serve metrics")?;
     Ok(listener)
 }
 
 fn random_key() -> Result<DigestKey> {
-    let mut words = [0; 5];
+    let mut words = [0; 6];
     getrandom::fill(bytemuck::cast_slice_mut(&mut words))
         .map_err(|error| anyhow::anyhow!("cannot draw a random key: {error}"))?;
     Ok(DigestKey::new(words))

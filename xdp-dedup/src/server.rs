@@ -7,7 +7,7 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::CONTENT_TYPE,
+    header::{CONTENT_TYPE, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
@@ -23,17 +23,21 @@ const MAX_CONNECTIONS: usize = 32;
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(60);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves until the task is dropped; `snapshot` reads what a scrape tells.
-pub async fn serve<S, F>(listener: TcpListener, snapshot: S)
-where
-    S: Fn() -> F + Send + Sync + 'static,
-    F: Future<Output = Result<Snapshot>> + Send + 'static,
-{
+/// Where the answers come from.
+pub trait Source: Send + Sync + 'static {
+    /// What a scrape tells, read now.
+    fn snapshot(self: Arc<Self>) -> impl Future<Output = Result<Snapshot>> + Send;
+
+    /// Whether all is as it should be; if not, what is wrong.
+    fn health(self: Arc<Self>) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// Serves until the task is dropped.
+pub async fn serve(listener: TcpListener, source: Arc<impl Source>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return error!("cannot serve metrics: {error}"),
     };
-    let snapshot = Arc::new(snapshot);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         let stream = match listener.accept().await {
@@ -45,9 +49,9 @@ where
                 continue;
             }
         };
-        let snapshot = Arc::clone(&snapshot);
+        let source = Arc::clone(&source);
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(request, Arc::clone(&snapshot)));
+            let service = service_fn(move |request| answer(request, Arc::clone(&source)));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
@@ -59,24 +63,24 @@ where
     }
 }
 
-async fn answer<S, F>(
+async fn answer(
     request: Request<Incoming>,
-    snapshot: Arc<S>,
-) -> Result<Response<Full<Bytes>>, Infallible>
-where
-    S: Fn() -> F,
-    F: Future<Output = Result<Snapshot>>,
-{
+    source: Arc<impl Source>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n"));
     }
     Ok(match request.uri().path() {
-        "/metrics" => match snapshot().await.and_then(|snapshot| snapshot.encode()) {
+        "/metrics" => match source
+            .snapshot()
+            .await
+            .and_then(|snapshot| snapshot.encode())
+        {
             Ok(body) => {
                 let mut response = text(StatusCode::OK, body);
                 response.headers_mut().insert(
                     CONTENT_TYPE,
-                    hyper::header::HeaderValue::from_static(metrics::CONTENT_TYPE),
+                    HeaderValue::from_static(metrics::CONTENT_TYPE),
                 );
                 response
             }
@@ -85,7 +89,10 @@ where
                 text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n"))
             }
         },
-        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/healthz" => match source.health().await {
+            Ok(()) => text(StatusCode::OK, "ok\n"),
+            Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}\n")),
+        },
         _ => text(StatusCode::NOT_FOUND, "there are /metrics and /healthz\n"),
     })
 }

@@ -26,7 +26,12 @@ fn digest() -> Digest {
     let packet = Bytes::new(&frame);
     let datagram = datagram::find(&packet).unwrap();
     let message = relay_forward::direct_message(&packet, &datagram).unwrap();
-    Digest::of(&packet, &message, POLICY.digest_key()).unwrap()
+    let identity = Identity {
+        destination: packet.read(datagram.destination()).unwrap(),
+        peer: packet.read(message.peer).unwrap(),
+        message: message.header,
+    };
+    Digest::of(&packet, &message, &identity, POLICY.digest_key()).unwrap()
 }
 
 fn other_digest() -> Digest {
@@ -110,9 +115,9 @@ fn decided(contested: &Contested) -> (Verdict, Reason, Option<u64>) {
     let decision = decide(&Bytes::new(&frame()), &contested);
     assert!(contested.finds.borrow().is_empty(), "not all was looked at");
     (
-        decision.verdict,
-        decision.reason,
-        decision.gap.map(|gap| gap.0),
+        decision.verdict(),
+        decision.reason(),
+        decision.gap().map(|gap| gap.0),
     )
 }
 

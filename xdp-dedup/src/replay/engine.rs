@@ -6,23 +6,18 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use xdp_dedup_common::{
     Policy, Reason, Verdict,
-    datagram::{IPV6_HEADER, MAX_TAGS},
+    datagram::{ETHERNET_HEADER, IPV6_HEADER, MAX_TAGS, TAG},
     decide,
     exact_table::ExactTable,
     packet::Bytes,
     time::Timestamp,
 };
 
-use crate::kernel::{Clock, Kernel, LoadOptions};
+use crate::kernel::{Clock, DEFAULT_CAPACITY, Kernel, LoadOptions};
 
-/// Entries of the kernel program's table: the default of `run`.
-const CAPACITY: u32 = 65536;
-
-/// Length of an Ethernet header, the least that `BPF_PROG_TEST_RUN` takes.
-const ETHERNET_HEADER: usize = 14;
 /// Where the longest IPv6 payload ends in a frame with tags. No decision depends on what lies behind,
 /// and `BPF_PROG_TEST_RUN` refuses frames of more than one and 17 pages (`MAX_SKB_FRAGS`).
-const FURTHEST_BYTE: usize = ETHERNET_HEADER + 4 * MAX_TAGS + IPV6_HEADER + u16::MAX as usize;
+const FURTHEST_BYTE: usize = ETHERNET_HEADER + TAG * MAX_TAGS + IPV6_HEADER + u16::MAX as usize;
 
 /// Values of `--engine`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -71,7 +66,7 @@ impl Engine {
 
     fn kernel(policy: &Policy) -> Result<Self> {
         let options = LoadOptions {
-            capacity: CAPACITY,
+            capacity: DEFAULT_CAPACITY,
             interface_slot: 0,
             clock: Clock::Replay,
             pins: None,
@@ -104,7 +99,7 @@ impl Engine {
                 table.set_time(time);
                 let packet = Bytes::with_linear_part(frame, *linear_part);
                 let decision = decide(&packet, table.as_ref());
-                Ok((decision.verdict, decision.reason))
+                Ok((decision.verdict(), decision.reason()))
             }
         }
     }

@@ -1,0 +1,247 @@
+//! What only the kernel program has: its LRU table, its counters by interface, its action.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use testbed::{
+    frame::{Checksum, Frame, reported_pair},
+    harness::{self, needs_root, trial},
+};
+use xdp_dedup::kernel::{Clock, Kernel, LoadOptions, MAX_INTERFACES, Program, XDP_DROP, XDP_PASS};
+use xdp_dedup_common::{
+    Policy, Reason, Verdict,
+    counters::{InterfaceCounters, Traffic},
+    digest::DigestKey,
+    policy::Window,
+    time::{Microseconds, Timestamp},
+};
+
+const FIRST: (Verdict, Reason) = (Verdict::Pass, Reason::First);
+const DUPLICATE: (Verdict, Reason) = (Verdict::Drop, Reason::Duplicate);
+
+type Test = fn() -> Result<()>;
+
+fn main() -> ExitCode {
+    let trials: [(_, Test); 7] = [
+        (
+            "in a table full of other messages a first one passes and is learned",
+            a_full_table,
+        ),
+        (
+            "a table holds a quarter of its capacity of live messages without fail",
+            a_quarter_of_the_capacity,
+        ),
+        (
+            "a table holds no more than its capacity",
+            no_more_than_the_capacity,
+        ),
+        ("an interface counts in its own slot and in no other", slots),
+        (
+            "counters and table survive a change of policy",
+            a_change_of_policy,
+        ),
+        (
+            "under the live clock the second copy is dropped, and passes when the window is over",
+            the_live_clock,
+        ),
+        (
+            "a frame of any length from 14 bytes on gets an action",
+            frames_of_all_lengths,
+        ),
+    ];
+    let trials = trials
+        .into_iter()
+        .map(|(name, test)| needs_root(trial(name, test)));
+    harness::run(trials.collect())
+}
+
+fn load(capacity: u32, interface_slot: u32, clock: Clock) -> Result<Kernel> {
+    let options = LoadOptions {
+        capacity,
+        interface_slot,
+        clock,
+        pins: None,
+    };
+    Kernel::load(&options, &Policy::new(DigestKey::FIXED))
+}
+
+/// The reported pair as if it were of another transaction.
+fn pair(transaction: u32) -> [Vec<u8>; 2] {
+    reported_pair().map(|frame| {
+        // The checksum's partial form does not cover the message.
+        let mut bytes = frame.checksum(Checksum::Partial).bytes();
+        bytes[101..104].copy_from_slice(&transaction.to_be_bytes()[1..]);
+        bytes
+    })
+}
+
+fn a_full_table() -> Result<()> {
+    const CAPACITY: u32 = 4096;
+    let mut kernel = load(CAPACITY, 0, Clock::Replay)?;
+    for transaction in 0..8 * CAPACITY {
+        let [a, b] = pair(transaction);
+        let time = u64::from(transaction) * 10;
+        assert_eq!(
+            kernel.decide_at(&a, Timestamp(time))?,
+            FIRST,
+            "{transaction}"
+        );
+        assert_eq!(
+            kernel.decide_at(&b, Timestamp(time + 9))?,
+            DUPLICATE,
+            "{transaction}"
+        );
+    }
+    // What came first has long been evicted, and is a first again.
+    let time = Timestamp(u64::from(8 * CAPACITY) * 10);
+    assert_eq!(kernel.decide_at(&pair(0)[1], time)?, FIRST);
+    assert_eq!(kernel.decide_at(&pair(0)[0], time)?, DUPLICATE);
+    Ok(())
+}
+
+fn a_quarter_of_the_capacity() -> Result<()> {
+    const CAPACITY: u32 = 16_384;
+    let mut kernel = load(CAPACITY, 0, Clock::Replay)?;
+    // First others, so that the table is full.
+    for transaction in CAPACITY..4 * CAPACITY {
+        kernel.decide_at(&pair(transaction)[0], Timestamp(0))?;
+    }
+    for transaction in 0..CAPACITY / 4 {
+        let outcome = kernel.decide_at(&pair(transaction)[0], Timestamp(10_000_000))?;
+        assert_eq!(outcome, FIRST, "{transaction}");
+    }
+    for transaction in 0..CAPACITY / 4 {
+        let outcome = kernel.decide_at(&pair(transaction)[1], Timestamp(10_199_999))?;
+        assert_eq!(outcome, DUPLICATE, "{transaction}");
+    }
+    Ok(())
+}
+
+fn no_more_than_the_capacity() -> Result<()> {
+    const CAPACITY: u32 = 4096;
+    let mut kernel = load(CAPACITY, 0, Clock::Replay)?;
+    assert_eq!(kernel.table_entries(), 0);
+    for transaction in 0..1000 {
+        kernel.decide_at(&pair(transaction)[0], Timestamp(5))?;
+    }
+    assert_eq!(kernel.table_entries(), 1000);
+    assert_eq!(kernel.table().len(), 1000);
+    let (identity, sighting) = kernel.table().into_iter().next().unwrap();
+    assert_eq!(identity.message.transaction_id().0[0], 0);
+    assert_eq!(
+        std::net::Ipv6Addr::from(identity.peer),
+        testbed::frame::reported::CLIENT
+    );
+    assert_eq!(sighting.transmission(), 1);
+    for transaction in 1000..4 * CAPACITY {
+        kernel.decide_at(&pair(transaction)[0], Timestamp(5))?;
+    }
+    let entries = kernel.table_entries();
+    assert!(entries <= CAPACITY as usize, "{entries} entries");
+    assert!(entries >= CAPACITY as usize / 2, "{entries} entries");
+    Ok(())
+}
+
+fn slots() -> Result<()> {
+    let last = MAX_INTERFACES as u32 - 1;
+    for slot in [0, 1, last] {
+        let mut kernel = load(4096, slot, Clock::Replay)?;
+        let [a, b] = pair(7);
+        kernel.decide_at(&a, Timestamp(0))?;
+        kernel.decide_at(&b, Timestamp(39))?;
+        for other in 0..=last {
+            let counters = kernel.counters(other)?;
+            if other == slot {
+                let one = Traffic {
+                    packets: 1,
+                    bytes: 211,
+                };
+                assert_eq!(counters.traffic(Reason::First, Verdict::Pass), one);
+                assert_eq!(counters.traffic(Reason::Duplicate, Verdict::Drop), one);
+            } else {
+                assert_eq!(counters, InterfaceCounters::default(), "slot {other}");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn a_change_of_policy() -> Result<()> {
+    let mut kernel = load(4096, 0, Clock::Replay)?;
+    let [a, b] = pair(7);
+    assert_eq!(kernel.decide_at(&a, Timestamp(0))?, FIRST);
+    let before = kernel.counters(0)?;
+    let policy = Policy::new(DigestKey::FIXED)
+        .with_window(Window::new(Microseconds::from_seconds(60)).unwrap());
+    kernel.set_policy(&policy)?;
+    assert_eq!(kernel.policy()?, policy);
+    assert_eq!(kernel.counters(0)?, before);
+    assert_eq!(kernel.table_entries(), 1);
+    assert_eq!(kernel.decide_at(&b, Timestamp(59_999_999))?, DUPLICATE);
+    kernel.forget()?;
+    assert_eq!(kernel.table_entries(), 0);
+    assert_eq!(kernel.decide_at(&b, Timestamp(59_999_999))?, FIRST);
+    Ok(())
+}
+
+fn the_live_clock() -> Result<()> {
+    let kernel = load(4096, 0, Clock::Live)?;
+    let window = Window::new(Microseconds::from_seconds(1)).unwrap();
+    kernel.set_policy(&Policy::new(DigestKey::FIXED).with_window(window))?;
+    let [a, b] = pair(7);
+    let began = std::time::Instant::now();
+    let action =
+        |frame: &[u8]| Ok::<_, anyhow::Error>(kernel.run(Program::Filter, frame, 1)?.action);
+    assert_eq!(action(&a)?, XDP_PASS);
+    let second = action(&b)?;
+    ensure!(
+        began.elapsed().as_millis() < 1000,
+        "this machine took a second for two system calls"
+    );
+    assert_eq!(second, XDP_DROP);
+    std::thread::sleep(std::time::Duration::from_millis(1001));
+    assert_eq!(action(&b)?, XDP_PASS);
+    assert_eq!(action(&a)?, XDP_DROP);
+    let counters = kernel.counters(0)?;
+    assert_eq!(counters.traffic(Reason::First, Verdict::Pass).packets, 1);
+    assert_eq!(
+        counters
+            .traffic(Reason::Retransmission, Verdict::Pass)
+            .packets,
+        1
+    );
+    assert_eq!(
+        counters.traffic(Reason::Duplicate, Verdict::Drop).packets,
+        2
+    );
+    Ok(())
+}
+
+fn frames_of_all_lengths() -> Result<()> {
+    let mut kernel = load(4096, 0, Clock::Replay)?;
+    let [frame, _] = reported_pair();
+    let frame = Frame {
+        padding: vec![0; 20_000],
+        ..frame
+    }
+    .bytes();
+    let mut time = 0;
+    for length in (14..300).chain((300..frame.len()).step_by(97)) {
+        // Each is a first, if it holds the whole datagram.
+        time += 2 * 70 * 60 * 1_000_000;
+        let (verdict, reason) = kernel.decide_at(&frame[..length], Timestamp(time))?;
+        let expected = match length {
+            ..62 => Reason::NotDhcp,
+            62..211 => Reason::Malformed,
+            _ => Reason::First,
+        };
+        assert_eq!(
+            (verdict, reason),
+            (Verdict::Pass, expected),
+            "{length} bytes"
+        );
+    }
+    Ok(())
+}

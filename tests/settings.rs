@@ -1,0 +1,26 @@
+//! The model's settings as the filter's policy.
+
+use testbed::model::Settings;
+use xdp_dedup_common::{
+    Policy,
+    digest::DigestKey,
+    policy::{EscalateEvery, IdentityBy, Messages, Window},
+    time::Microseconds,
+};
+
+pub fn policy(settings: &Settings, key: DigestKey) -> Policy {
+    Policy::new(key)
+        .with_window(Window::new(Microseconds(settings.window)).unwrap())
+        .with_escalate_every(EscalateEvery::new(settings.escalate_every).unwrap())
+        .with_identity(if settings.by_transaction_id {
+            IdentityBy::TransactionId
+        } else {
+            IdentityBy::Client
+        })
+        .with_messages(if settings.all_messages {
+            Messages::All
+        } else {
+            Messages::Relayed
+        })
+        .with_observe(settings.observe)
+}
