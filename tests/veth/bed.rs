@@ -71,6 +71,7 @@ pub struct Bed {
 }
 
 struct Cable {
+    relay: End,
     server: End,
     sender: Sender,
 }
@@ -106,9 +107,22 @@ impl Bed {
                 }
             }
             let sender = Sender::new(&relay)?;
-            bed.cables.push(Cable { server, sender });
+            bed.cables.push(Cable {
+                relay,
+                server,
+                sender,
+            });
         }
         Ok(bed)
+    }
+
+    /// Sets the MTU of all cables, in bytes.
+    pub fn mtu(&self, bytes: u32) -> Result<()> {
+        for cable in &self.cables {
+            cable.relay.mtu(bytes)?;
+            cable.server.mtu(bytes)?;
+        }
+        Ok(())
     }
 
     /// Attaches the filter to all of the server's interfaces.

@@ -16,7 +16,7 @@ use anyhow::{Result, ensure};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use testbed::frame::Checksum;
+use testbed::frame::{Checksum, ClientMessage, message_type, relayed, reported};
 use testbed::harness::{needs_root, run, trial};
 use testbed::veth::XdpMode;
 
@@ -59,6 +59,10 @@ fn main() -> ExitCode {
             move || damaged_first_copy(mode),
         ));
         trials.push(trial(
+            format!("{name}: in jumbo frames it drops the copies that it can read, and no others"),
+            move || jumbo_frames(mode),
+        ));
+        trials.push(trial(
             format!("{name}: observing, it counts the copies and lets them pass"),
             move || observing(mode),
         ));
@@ -70,6 +74,38 @@ fn main() -> ExitCode {
         }
     }
     run(trials.into_iter().map(needs_root).collect())
+}
+
+fn jumbo_frames(mode: XdpMode) -> Result<()> {
+    let bed = Bed::new(1, Via::PacketSocket)?;
+    bed.mtu(9000)?;
+    let filter = bed.filter(mode, &[])?;
+    let sockets = bed.sockets()?;
+    // The longest message whose copies are recognised, one more byte, and far more.
+    for (number, length) in [(1, 1500), (2, 1501), (3, 8000)] {
+        let message = ClientMessage::new(message_type::SOLICIT, [0, 0, number]).padded_to(length);
+        for (relay, address) in [reported::RELAY_A, reported::RELAY_B]
+            .into_iter()
+            .enumerate()
+        {
+            let frame = relayed(address, reported::SERVER, reported::CLIENT, &message);
+            bed.send(relay, &frame)?;
+        }
+    }
+    let received = sockets.finish()?;
+    ensure!(
+        received.discarded == 0,
+        "sockets lost {}",
+        received.discarded
+    );
+    assert_eq!(received.messages.len(), 5, "copies that arrived");
+    let expected = owned([
+        (("drop", "duplicate"), 1),
+        (("pass", "first"), 1),
+        (("pass", "unverifiable"), 4),
+    ]);
+    assert_eq!(bed.counters(&filter)?, expected);
+    Ok(())
 }
 
 /// Boots, retransmissions with other bytes and with the same ones, bystanders among them.

@@ -43,8 +43,8 @@ pub struct EscalateEvery(u8);
 impl EscalateEvery {
     /// A client on its third transmission is not being served.
     pub const DEFAULT: Self = Self(3);
-    /// The most that can be set: what an entry of the table can count to.
-    pub const MOST: Self = Self(crate::sighting::MAX_TRANSMISSIONS);
+    /// The most that can be set: an entry of the table has six bits to count in.
+    pub const MOST: Self = Self(63);
 
     /// Every `transmissions`-th, if that is no more than [`MOST`](Self::MOST).
     pub fn new(transmissions: u8) -> Option<Self> {

@@ -14,7 +14,8 @@ const TAG_SHIFT: u32 = STAMP_BITS + TRANSMISSION_BITS;
 const STAMP_MASK: u64 = (1 << STAMP_BITS) - 1;
 
 /// The most transmissions that a sighting counts.
-pub(crate) const MAX_TRANSMISSIONS: u8 = (1 << TRANSMISSION_BITS) - 1;
+const MAX_TRANSMISSIONS: u8 = EscalateEvery::MOST.transmissions();
+const _: () = assert!(MAX_TRANSMISSIONS as u32 == (1 << TRANSMISSION_BITS) - 1);
 
 /// An entry idle for so long counts as none: Solicit backs off to 66 minutes (RFC 9915, section
 /// 18.2.1 with 7.6).

@@ -1,10 +1,8 @@
 //! The command line: public interface, scripts and dashboards depend on these names.
 
-use std::fmt;
-
 use clap::{Parser, Subcommand};
 
-use crate::{bench::BenchArgs, replay::ReplayArgs, run::RunArgs};
+use crate::{bench::BenchArgs, flags::RunArgs, replay::ReplayArgs};
 
 /// Drops the second relay's copy of a DHCPv6 client message at the NIC, in front of any server.
 #[derive(Debug, Parser)]
@@ -24,21 +22,4 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Measure what the filter costs per frame on this machine
     Bench(BenchArgs),
-}
-
-/// A command line that asks for something impossible, as the exit code tells.
-#[derive(Debug)]
-pub struct UsageError(String);
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for UsageError {}
-
-/// A [`UsageError`].
-pub(crate) fn usage(what: impl Into<String>) -> anyhow::Error {
-    UsageError(what.into()).into()
 }

@@ -10,7 +10,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::run::RunFlags;
+use crate::flags::RunFlags;
 
 /// A line of the file as a command line of its own.
 #[derive(Parser)]

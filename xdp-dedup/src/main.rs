@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Parser as _, error::ErrorKind};
-use xdp_dedup::cli::{Cli, Command, UsageError};
+use xdp_dedup::{
+    cli::{Cli, Command},
+    settings::UsageError,
+};
 
 const WRONG_USAGE: u8 = 2;
 

@@ -2,14 +2,12 @@
 
 use std::{
     collections::BTreeSet,
-    net::{Ipv6Addr, SocketAddr, TcpListener},
-    path::PathBuf,
+    net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::Args;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
@@ -20,143 +18,17 @@ use xdp_dedup_common::{
 };
 
 use crate::{
-    attachment::{AttachOptions, Attachment, Mode},
-    cli::usage,
-    config,
+    attachment::{AttachOptions, Attachment},
+    flags::{Metrics, RunArgs},
     interfaces::{self, Interface},
-    kernel::{DEFAULT_CAPACITY, MAX_INTERFACES},
     metrics::{InterfaceStatus, Snapshot},
     pins::PinFolder,
-    policy::PolicyFlags,
     server,
+    settings::Settings,
 };
-
-/// 9547 is the port of Kea's exporter.
-const DEFAULT_METRICS: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 9757);
 
 /// How soon it is noticed that the filter is no longer attached.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
-
-/// Arguments of `run`.
-#[derive(Args, Clone, Debug)]
-pub struct RunArgs {
-    /// Read flags from this TOML file, its keys being their names; the command line wins; SIGHUP
-    /// reads it again
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-
-    /// The flags that can also stand in the file.
-    #[command(flatten)]
-    pub flags: RunFlags,
-}
-
-/// Flags of `run` that can also stand in the configuration file.
-#[derive(Args, Clone, Debug, Default)]
-pub struct RunFlags {
-    /// Attach to this interface; can be given several times, and then one table serves them all
-    #[arg(short, long = "interface", value_name = "IFACE")]
-    pub interfaces: Vec<String>,
-
-    /// Run in the NIC's driver, or in the kernel's stack for drivers without XDP [default: native]
-    #[arg(long, value_enum, value_name = "MODE", hide_possible_values = false)]
-    pub mode: Option<Mode>,
-
-    /// The policy.
-    #[command(flatten)]
-    pub policy: PolicyFlags,
-
-    /// Transactions that the table has room for: several times those that live at once, and 256 more
-    /// for each CPU [default: 65536]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
-    pub capacity: Option<u32>,
-
-    /// Serve Prometheus metrics here, or `off` [default: [::1]:9757]
-    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_metrics)]
-    pub metrics: Option<Metrics>,
-}
-
-/// Values of `--metrics`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Metrics {
-    /// Nowhere.
-    Off,
-    /// At this address and port.
-    At(SocketAddr),
-}
-
-fn parse_metrics(text: &str) -> Result<Metrics, String> {
-    if text == "off" {
-        return Ok(Metrics::Off);
-    }
-    text.parse().map(Metrics::At).map_err(|_| {
-        "an address and a port, such as [::1]:9757 or 127.0.0.1:9757, or off".to_owned()
-    })
-}
-
-impl RunFlags {
-    /// These flags, and those of `other` where these say nothing.
-    pub fn or(self, other: Self) -> Self {
-        Self {
-            interfaces: if self.interfaces.is_empty() {
-                other.interfaces
-            } else {
-                self.interfaces
-            },
-            mode: self.mode.or(other.mode),
-            policy: self.policy.or(other.policy),
-            capacity: self.capacity.or(other.capacity),
-            metrics: self.metrics.or(other.metrics),
-        }
-    }
-}
-
-/// What the command line and the file come to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Settings {
-    interfaces: Vec<String>,
-    mode: Mode,
-    policy: Policy,
-    capacity: u32,
-    metrics: Metrics,
-}
-
-impl Settings {
-    fn read(args: &RunArgs, key: DigestKey) -> Result<Self> {
-        let flags = match &args.config {
-            Some(file) => args.flags.clone().or(config::read(file)?),
-            None => args.flags.clone(),
-        };
-        if flags.interfaces.is_empty() {
-            return Err(usage(
-                "no interface to attach to: give one with -i IFACE, or `interface` in the file",
-            ));
-        }
-        if flags.interfaces.len() > MAX_INTERFACES {
-            return Err(usage(format!(
-                "at most {MAX_INTERFACES} interfaces can share a table"
-            )));
-        }
-        let twice = |name| {
-            flags
-                .interfaces
-                .iter()
-                .filter(|other| *other == name)
-                .count()
-                > 1
-        };
-        if let Some(name) = flags.interfaces.iter().find(|name| twice(*name)) {
-            return Err(usage(format!("interface {name} is named twice")));
-        }
-        Ok(Self {
-            interfaces: flags.interfaces,
-            mode: flags.mode.unwrap_or_default(),
-            policy: flags.policy.policy(key),
-            capacity: flags.capacity.unwrap_or(DEFAULT_CAPACITY),
-            metrics: flags.metrics.unwrap_or(Metrics::At(DEFAULT_METRICS)),
-        })
-    }
-}
 
 /// The program on all interfaces of this `run`.
 struct Filter {

@@ -1,0 +1,80 @@
+//! The flags of `run`: on the command line, and as keys of the configuration file.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Args;
+
+use crate::{attachment::Mode, policy::PolicyFlags};
+
+/// Arguments of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Read flags from this TOML file, its keys being their names; the command line wins; SIGHUP
+    /// reads it again
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The flags that can also stand in the file.
+    #[command(flatten)]
+    pub flags: RunFlags,
+}
+
+/// Flags of `run` that can also stand in the configuration file.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RunFlags {
+    /// Attach to this interface; can be given several times, and then one table serves them all
+    #[arg(short, long = "interface", value_name = "IFACE")]
+    pub interfaces: Vec<String>,
+
+    /// Run in the NIC's driver, or in the kernel's stack for drivers without XDP [default: native]
+    #[arg(long, value_enum, value_name = "MODE", hide_possible_values = false)]
+    pub mode: Option<Mode>,
+
+    /// The policy.
+    #[command(flatten)]
+    pub policy: PolicyFlags,
+
+    /// Transactions that the table has room for: several times those that live at once, and 256 more
+    /// for each CPU [default: 65536]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
+    pub capacity: Option<u32>,
+
+    /// Serve Prometheus metrics here, or `off` [default: [::1]:9757]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_metrics)]
+    pub metrics: Option<Metrics>,
+}
+
+/// Values of `--metrics`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metrics {
+    /// Nowhere.
+    Off,
+    /// At this address and port.
+    At(SocketAddr),
+}
+
+fn parse_metrics(text: &str) -> Result<Metrics, String> {
+    if text == "off" {
+        return Ok(Metrics::Off);
+    }
+    text.parse().map(Metrics::At).map_err(|_| {
+        "an address and a port, such as [::1]:9757 or 127.0.0.1:9757, or off".to_owned()
+    })
+}
+
+impl RunFlags {
+    /// These flags, and those of `other` where these say nothing.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            interfaces: if self.interfaces.is_empty() {
+                other.interfaces
+            } else {
+                self.interfaces
+            },
+            mode: self.mode.or(other.mode),
+            policy: self.policy.or(other.policy),
+            capacity: self.capacity.or(other.capacity),
+            metrics: self.metrics.or(other.metrics),
+        }
+    }
+}

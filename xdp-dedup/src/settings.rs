@@ -1,0 +1,92 @@
+//! What flags, configuration file and defaults come to.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
+
+use anyhow::Result;
+use xdp_dedup_common::{Policy, digest::DigestKey};
+
+use crate::{
+    attachment::Mode,
+    config,
+    flags::{Metrics, RunArgs},
+    kernel::{DEFAULT_CAPACITY, MAX_INTERFACES},
+};
+
+/// 9547 is the port of Kea's exporter.
+const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 9757);
+
+/// What the command line and the file come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The interfaces by name, each once.
+    pub interfaces: Vec<String>,
+    /// The mode on all of them.
+    pub mode: Mode,
+    /// The policy to begin with.
+    pub policy: Policy,
+    /// Entries of the table.
+    pub capacity: u32,
+    /// Where the metrics are served.
+    pub metrics: Metrics,
+}
+
+impl Settings {
+    /// Reads the file, if one is given, and fills in what the command line leaves open.
+    ///
+    /// # Errors
+    ///
+    /// One line; a [`UsageError`] where no or too many interfaces are named.
+    pub fn read(args: &RunArgs, key: DigestKey) -> Result<Self> {
+        let flags = match &args.config {
+            Some(file) => args.flags.clone().or(config::read(file)?),
+            None => args.flags.clone(),
+        };
+        if flags.interfaces.is_empty() {
+            return Err(usage(
+                "no interface to attach to: give one with -i IFACE, or `interface` in the file",
+            ));
+        }
+        if flags.interfaces.len() > MAX_INTERFACES {
+            return Err(usage(format!(
+                "at most {MAX_INTERFACES} interfaces can share a table"
+            )));
+        }
+        let twice = |name| {
+            flags
+                .interfaces
+                .iter()
+                .filter(|other| *other == name)
+                .count()
+                > 1
+        };
+        if let Some(name) = flags.interfaces.iter().find(|name| twice(*name)) {
+            return Err(usage(format!("interface {name} is named twice")));
+        }
+        Ok(Self {
+            interfaces: flags.interfaces,
+            mode: flags.mode.unwrap_or_default(),
+            policy: flags.policy.policy(key),
+            capacity: flags.capacity.unwrap_or(DEFAULT_CAPACITY),
+            metrics: flags.metrics.unwrap_or(Metrics::At(DEFAULT_METRICS)),
+        })
+    }
+}
+
+/// A command line that asks for something impossible, as the exit code tells.
+#[derive(Debug)]
+pub struct UsageError(String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+fn usage(what: impl Into<String>) -> anyhow::Error {
+    UsageError(what.into()).into()
+}
