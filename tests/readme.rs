@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what is missing fails the test")]
 
-use std::{env, fmt::Write as _, fs, path::PathBuf};
+use std::{env, fmt::Write as _, fs, path::PathBuf, process::Command};
 
 use clap::CommandFactory as _;
 use xdp_dedup::{
@@ -14,7 +14,10 @@ use xdp_dedup::{
 };
 use xdp_dedup_common::{Reason, counters::InterfaceCounters};
 
-use testbed::frame::{Checksum, Frame, reported_pair};
+use testbed::{
+    binary::binary,
+    frame::{Checksum, Frame, reported_pair},
+};
 
 fn readme() -> (PathBuf, String) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../README.md");
@@ -40,8 +43,8 @@ fn assert_block(name: &str, expected: &str) {
 }
 
 #[test]
-fn the_tables_are_those_of_the_code() {
-    // One test for both: they write the same file.
+fn the_tables_and_the_example_are_those_of_the_code() {
+    // One test for all: they write the same file.
     let mut reasons = String::from("| reason | verdict | what it means |\n|---|---|---|\n");
     for reason in Reason::ALL {
         let verdicts: Vec<_> = reason
@@ -94,6 +97,34 @@ fn the_tables_are_those_of_the_code() {
         writeln!(flags, "| `{short}--{long}{value}` | {help}{possible} |").unwrap();
     }
     assert_block("flags", &flags);
+
+    const CAPTURE: &str = "tests/captures/01-tworelays-dhclient-server.pcap";
+    let output = Command::new(binary().unwrap())
+        .args(["replay", "--engine", "userspace", CAPTURE])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut shown = format!("\n    $ xdp-dedup replay {CAPTURE}\n");
+    for line in text.lines() {
+        writeln!(shown, "{}", format!("    {line}").trim_end()).unwrap();
+    }
+    shown.push('\n');
+    assert_block("replay", &shown);
+}
+
+#[test]
+fn each_path_of_bench_has_its_numbers() {
+    let (_, text) = readme();
+    let start = text.find("<!-- bench -->").unwrap();
+    let block = &text[start..start + text[start..].find("<!-- end -->").unwrap()];
+    for path in xdp_dedup::bench::PATHS {
+        let line = block
+            .lines()
+            .find(|line| line.trim_start().starts_with(path))
+            .unwrap();
+        assert!(line.ends_with(" ns"), "{line}");
+    }
 }
 
 #[test]

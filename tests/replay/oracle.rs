@@ -77,7 +77,8 @@ impl Told {
         json!({
             "message": name(self.message),
             "xid": self.transaction_id.map(|[a, b, c]| format!("{a:02x}{b:02x}{c:02x}")),
-            "peer": self.peer,
+            // A Relay-reply comes from the server.
+            "peer": (self.message != MessageType::RelayRepl).then_some(self.peer),
             "relay": (self.layers > 0).then_some(self.source),
             "layers": self.layers,
         })

@@ -37,7 +37,8 @@ const OUTCOMES: usize = Reason::COUNTED * Verdict::ALL.len();
 pub struct Traffic {
     /// Frames.
     pub packets: u64,
-    /// Their bytes, from the Ethernet header on.
+    /// Their bytes, from the Ethernet header on. Of a message that was read whole, those in the frame's
+    /// first buffer: only padding could lie in another.
     pub bytes: u64,
 }
 

@@ -86,9 +86,9 @@ impl Packet for Bytes<'_> {
 pub(crate) const BLOCK: usize = 4;
 
 /// Folds `step` over the bytes from `start` to `end` as little-endian words; `step` is also told the
-/// word's place in its block of four. The last one to seven bytes come as a word filled up with zeros,
-/// in a place of their own behind the four. `None` where they cannot be read, or are more than `BLOCKS` whole blocks and
-/// part of one.
+/// word's place in its block of four. The last one to seven bytes come as a word filled up with
+/// zeros, in a place of their own behind the four. `None` where they cannot be read, or are more than
+/// `BLOCKS` whole blocks and part of one.
 ///
 /// The eight bytes before `end` must lie in the frame, also where `end - start` is less.
 #[inline(always)]

@@ -57,9 +57,7 @@ impl Packet for Frame<'_> {
             return None;
         }
         // SAFETY: the whole of T lies before the end of the linear part, which the verifier checks
-        // again on every path here, and any bytes are a T. T need not be aligned in a frame: every
-        // machine that Linux runs XDP on loads unaligned words, and the verifier refuses the program
-        // where it does not. `read_unaligned` would load byte by byte.
+        // again on every path here, and any bytes are a T.
         Some(unsafe { (start as *const T).read_unaligned() })
     }
 

@@ -26,6 +26,14 @@ const ROUNDS: usize = 25;
 /// Runs of a program in one round.
 const RUNS: u32 = 100_000;
 
+/// Names of the paths, in the order of the output.
+pub const PATHS: [&str; 4] = [
+    "bystander_ipv4",
+    "bystander_udp6",
+    "duplicate",
+    "first_full",
+];
+
 /// Arguments of `bench`.
 #[derive(Args, Debug)]
 pub struct BenchArgs {
@@ -48,7 +56,7 @@ struct Path {
     name: &'static str,
     program: Program,
     frame: Vec<u8>,
-    /// What each run must have been counted as, lest something else was measured.
+    /// What 99 of 100 runs must have been counted as, lest something else was measured.
     outcome: Option<(Reason, Verdict)>,
 }
 
@@ -102,25 +110,25 @@ fn paths() -> Vec<Path> {
     let first = Some((Reason::First, Verdict::Pass));
     vec![
         Path {
-            name: "bystander_ipv4",
+            name: PATHS[0],
             program: filter,
             frame: ipv4,
             outcome: None,
         },
         Path {
-            name: "bystander_udp6",
+            name: PATHS[1],
             program: filter,
             frame: other_port,
             outcome: None,
         },
         Path {
-            name: "duplicate",
+            name: PATHS[2],
             program: filter,
             frame: reported(),
             outcome: duplicate,
         },
         Path {
-            name: "first_full",
+            name: PATHS[3],
             program: Program::BenchFirst,
             frame: reported(),
             outcome: first,
@@ -136,10 +144,11 @@ fn measure() -> Result<Vec<Cost>> {
         clock: Clock::Live,
         pins: None,
     };
-    // The reported frame is one transmission for as long as this runs.
+    // Copies within a millisecond, as relays send them. Each time the window is over one frame passes
+    // as a retransmission, one of some thousands.
     let policy = Policy::new(DigestKey::FIXED)
-        .with_window(Window::LONGEST)
-        .with_escalate_every(EscalateEvery::MOST);
+        .with_window(Window::SHORTEST)
+        .with_escalate_every(EscalateEvery::new(0).context("no escalation")?);
     let mut kernel = Kernel::load(&options, &policy)?;
     kernel.load_bench()?;
     // Fills the table with other messages.
@@ -158,8 +167,8 @@ fn measure() -> Result<Vec<Cost>> {
                 let counted = kernel.counters(0)?.traffic(reason, verdict).packets
                     - before.traffic(reason, verdict).packets;
                 ensure!(
-                    counted == u64::from(RUNS),
-                    "{}: of {RUNS} frames {counted} were counted as {}",
+                    counted * 100 >= u64::from(RUNS) * 99,
+                    "{}: of {RUNS} frames only {counted} were counted as {}",
                     path.name,
                     reason.name()
                 );
