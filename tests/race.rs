@@ -56,7 +56,7 @@ fn main() -> ExitCode {
     ]
     .map(|(name, entry)| {
         let cpus = cpus.clone();
-        needs_root(trial(name, move || race(entry, &cpus))).with_ignored_flag(too_few)
+        needs_root(trial(name, move || race(entry, &cpus)).with_ignored_flag(too_few))
     });
     harness::run_one_by_one(trials.into())
 }
