@@ -208,7 +208,7 @@ fn series_start_at_zero() -> Result<()> {
 
 fn promtool() -> Result<()> {
     let bed = Bed::new()?;
-    let daemon = bed.run(&[])?;
+    let daemon = bed.run(&["--window", "60s"])?;
     bed.send_reported_pair()?;
     wait_for(&daemon, "drop", "duplicate", 1.0)?;
     let mut promtool = Command::new("promtool")
