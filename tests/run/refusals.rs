@@ -127,6 +127,12 @@ const FILES: &[(&str, &str, usize, &str)] = &[
         1,
         "`metrics` wants a string",
     ),
+    (
+        "an empty list",
+        "interface = \"lo\"\nwindw = []\n",
+        2,
+        "`windw` has an empty list",
+    ),
     ("a list that does not end", "interface = [\n", 1, ""),
     (
         "an escalation below zero",

@@ -89,3 +89,39 @@ impl Entry for Rc<Cell<Sighting>> {
         unchanged
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        digest::{Digest, DigestKey},
+        message::MessageHeader,
+        sighting::FORGOTTEN,
+    };
+
+    #[test]
+    fn a_crowded_table_forgets_what_no_longer_counts_and_nothing_else() {
+        let table = ExactTable::new(Policy::new(DigestKey::FIXED));
+        let remember = |number: usize, now: u64| {
+            table.set_time(Timestamp(now));
+            let identity = Identity {
+                message: MessageHeader::from_wire((number as u32).to_be_bytes()),
+                ..Identity::default()
+            };
+            let sighting = Sighting::first(Digest(0), Timestamp(now));
+            table.remember(&identity, sighting).unwrap();
+            table.entries.borrow().len()
+        };
+        let old = CROWDED / 2;
+        (0..old).for_each(|number| assert_eq!(remember(number, 0), number + 1));
+        // The last microsecond in which the first half counts.
+        let still = FORGOTTEN.0 - 1;
+        (old..=CROWDED).for_each(|number| assert_eq!(remember(number, still), number + 1));
+        // It looks again when there are twice as many.
+        (CROWDED + 1..2 * CROWDED).for_each(|number| {
+            remember(number, FORGOTTEN.0);
+        });
+        assert_eq!(table.entries.borrow().len(), 2 * CROWDED);
+        assert_eq!(remember(2 * CROWDED, FORGOTTEN.0), 2 * CROWDED - old + 1);
+    }
+}

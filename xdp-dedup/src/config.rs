@@ -53,9 +53,12 @@ fn parse(text: &str) -> Result<RunFlags, (usize, anyhow::Error)> {
 /// What one key sets.
 fn flags_of(key: &str, value: &Spanned<DeValue<'_>>) -> Result<RunFlags> {
     let values = match value.get_ref() {
-        DeValue::Array(values) => values.iter().collect(),
+        DeValue::Array(values) => values.iter().collect::<Vec<_>>(),
         _ => vec![value],
     };
+    if values.is_empty() {
+        bail!("`{key}` has an empty list: give it a value, or leave it out");
+    }
     let mut arguments = Vec::new();
     for value in values {
         let text = match value.get_ref() {

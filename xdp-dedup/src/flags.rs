@@ -27,7 +27,7 @@ pub struct RunFlags {
     pub interfaces: Vec<String>,
 
     /// Run in the NIC's driver, or in the kernel's stack for drivers without XDP [default: native]
-    #[arg(long, value_enum, value_name = "MODE", hide_possible_values = false)]
+    #[arg(long, value_enum, value_name = "MODE")]
     pub mode: Option<Mode>,
 
     /// The policy.

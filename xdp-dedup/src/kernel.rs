@@ -102,7 +102,7 @@ impl Program {
     }
 }
 
-/// The loaded kernel program with its maps. Dropping it detaches and unloads it.
+/// The loaded kernel program with its maps. Dropping it unloads it, unless a link still holds it.
 pub struct Kernel {
     object: Ebpf,
     capacity: u32,
