@@ -1,7 +1,7 @@
 //! The whole decision of xdp-dedup, and nothing else: frame bytes, table, clock and policy go in,
 //! a verdict and its reason come out.
 //!
-//! The same code runs in the kernel program, in `replay`, in the tests and in the fuzzers. It does
+//! The same code runs in the kernel program, in `replay` and in the tests. It does
 //! no I/O, keeps no clock and knows no map: those come in through [`Packet`] and [`Surroundings`].
 //! It is the only place that knows DHCPv6 (RFC 9915).
 //!
