@@ -88,16 +88,27 @@ impl Namespace {
     /// A command that will run in the namespace, and die when the thread that starts it ends: also
     /// when this process is killed. `/sys` stays as it is, unlike under `ip netns exec`.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(program);
-        let handle = Arc::clone(&self.handle);
+        let mut command = self.plain_command(program);
         let parent = process::id();
-        let enter = move || {
-            setns(&handle, CloneFlags::CLONE_NEWNET)?;
+        let follow = move || {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
             // The parent may have died before it could be watched.
             if getppid().as_raw().cast_unsigned() != parent {
                 return Err(io::Error::from(Errno::ESRCH));
             }
+            Ok(())
+        };
+        // SAFETY: between fork and exec this makes system calls only.
+        unsafe { command.pre_exec(follow) };
+        command
+    }
+
+    /// A command that will run in the namespace, and that ends when it likes.
+    pub fn plain_command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        let handle = Arc::clone(&self.handle);
+        let enter = move || {
+            setns(&handle, CloneFlags::CLONE_NEWNET)?;
             Ok(())
         };
         // SAFETY: between fork and exec `enter` makes system calls only: it neither allocates nor

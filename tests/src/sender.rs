@@ -38,10 +38,9 @@ impl Sender {
     ///
     /// Without CAP_NET_RAW, and where the interface is gone.
     pub fn new(end: &End) -> Result<Self> {
-        let index = i32::try_from(end.index()?)?;
-        let socket = end.namespace.inside(|| packet_socket(index))?;
-        let socket = socket.with_context(|| format!("a packet socket on {}", end.name))?;
-        Ok(Self { socket })
+        Ok(Self {
+            socket: packet_socket(end, 0)?,
+        })
     }
 
     /// Sends a frame now.
@@ -85,8 +84,21 @@ fn wait_until(time: Instant) {
     }
 }
 
-/// A packet socket that sends on the interface, and receives nothing (protocol 0).
-fn packet_socket(index: i32) -> Result<OwnedFd> {
+/// A packet socket that sends on one end of a cable, and receives there what is of this protocol
+/// (linux/if_ether.h); nothing if it is 0.
+///
+/// # Errors
+///
+/// Without CAP_NET_RAW, and where the interface is gone.
+pub fn packet_socket(end: &End, protocol: u16) -> Result<OwnedFd> {
+    let index = i32::try_from(end.index()?)?;
+    end.namespace
+        .inside(|| bound_packet_socket(index, protocol))?
+        .with_context(|| format!("a packet socket on {}", end.name))
+}
+
+fn bound_packet_socket(index: i32, protocol: u16) -> Result<OwnedFd> {
+    // It receives from the moment that it is bound.
     let socket = socket(
         AddressFamily::Packet,
         SockType::Raw,
@@ -96,6 +108,7 @@ fn packet_socket(index: i32) -> Result<OwnedFd> {
     // SAFETY: all zeros are a valid sockaddr_ll.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = protocol.to_be();
     address.sll_ifindex = index;
     // SAFETY: the address is of the family's type, and its length is that type's.
     let result = unsafe {

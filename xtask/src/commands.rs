@@ -3,5 +3,6 @@
 pub mod bench;
 pub mod build;
 pub mod demo;
+pub mod lab;
 pub mod lint;
 pub mod test;

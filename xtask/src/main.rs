@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use commands::{bench, build, demo, lint, test};
+use commands::{bench, build, demo, lab, lint, test};
 
 #[derive(Parser)]
 #[command(
@@ -49,6 +49,11 @@ enum Task {
     },
     /// Show the filter at work on this machine
     Demo,
+    /// Try the filter with real servers, relays and clients, first without it and then with it
+    ///
+    /// They come out of Debian's packages, which are unpacked in target/setup and not installed,
+    /// and run in network namespaces that end with this command. Needs root.
+    Lab(lab::Args),
 }
 
 fn main() -> ExitCode {
@@ -70,6 +75,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Lint => lint::run().map(done),
         Task::Bench { args } => bench::run(&args),
         Task::Demo => demo::run().map(done),
+        Task::Lab(args) => lab::run(args),
     }
 }
 

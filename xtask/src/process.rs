@@ -1,7 +1,9 @@
 //! Runs other programs, and makes of their failures errors that say what to do.
 
 use std::env;
+use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -74,6 +76,11 @@ pub fn exit_code(status: ExitStatus) -> ExitCode {
         Some(Ok(code)) => ExitCode::from(code),
         _ => ExitCode::FAILURE,
     }
+}
+
+/// A process's folder in /proc belongs to its effective user: no syscall wrapper needed.
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
 }
 
 /// Is an error with advice if one of the programs is not on the PATH.

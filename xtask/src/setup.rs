@@ -6,11 +6,14 @@
 mod apt_lists;
 mod core_source;
 mod debian;
+mod lab_system;
 mod ladder;
 mod linker;
 mod promtool;
 
 use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -49,6 +52,12 @@ pub fn ensure_for_tests() -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Makes ready the system that the lab's machines run, and hands back the folder that it lies in.
+pub fn ensure_for_lab(packages: &[&str]) -> Result<PathBuf> {
+    let _lock = lock()?;
+    lab_system::ensure(packages)
 }
 
 /// `cargo +other xtask` would hand the other toolchain down to everything that follows.
@@ -92,5 +101,20 @@ fn lock() -> Result<File> {
         Err(TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("cannot lock {}", path.display()))
         }
+    }
+}
+
+/// Removes a file, a link (not what it points to) or a folder; content with one that is not there.
+fn clear(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
     }
 }

@@ -4,7 +4,6 @@
 //! as skipped.
 
 use std::ffi::OsString;
-use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -14,7 +13,7 @@ use crate::{cargo, process, say, setup, workspace};
 
 /// Builds and tests; `args` go to cargo test.
 pub fn run(args: &[OsString]) -> Result<ExitCode> {
-    if !is_root() {
+    if !process::is_root() {
         say(
             "not root: kernel tests will be reported as skipped, because only root \
              may load an XDP program and make network namespaces",
@@ -27,9 +26,4 @@ pub fn run(args: &[OsString]) -> Result<ExitCode> {
         .args(args);
     cargo::prepend_path(&mut test, &workspace::setup_bin())?;
     Ok(process::exit_code(process::status(&mut test)?))
-}
-
-/// A process's folder in /proc belongs to its effective user: no syscall wrapper needed.
-fn is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
 }

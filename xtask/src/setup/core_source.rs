@@ -14,7 +14,7 @@ use anyhow::{Context, Error, Result, anyhow, bail};
 
 use super::debian::{self, Wanted};
 use super::ladder::{Attempt, Rung, climb};
-use super::rustc;
+use super::{clear, rustc};
 use crate::workspace::{self, RUST_VERSION};
 use crate::{process, say};
 
@@ -247,21 +247,6 @@ fn install(source: Source, staging: &Path) -> Result<()> {
         .with_context(|| format!("cannot move core's source to {}", library.display()))?;
     fs::write(marker(), RUST_VERSION)
         .with_context(|| format!("cannot write {}", marker().display()))
-}
-
-/// Removes a file, a link (not what it points to) or a folder; content with one that is not there.
-fn clear(path: &Path) -> Result<()> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

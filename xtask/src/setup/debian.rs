@@ -3,6 +3,7 @@
 //! and cache are private, and nothing of the system is changed, so it works without root too.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -32,10 +33,6 @@ const LIMIT: Duration = Duration::from_secs(900);
 /// Downloads and unpacks a package in `dir`, and hands back where the wanted part of it lies.
 pub fn fetch(dir: &Path, wanted: &Wanted) -> Result<PathBuf> {
     process::require(&["apt-get", "dpkg-deb", "tar"])?;
-    let lists = apt_lists::read(Path::new("/etc/apt"));
-    let Some(mirror) = apt_lists::debian_mirror(&lists) else {
-        bail!("the apt lists in /etc/apt name no mirror of Debian");
-    };
     let package = match wanted.version {
         Some(version) => format!("{}={version}", wanted.package),
         None => wanted.package.to_owned(),
@@ -44,25 +41,86 @@ pub fn fetch(dir: &Path, wanted: &Wanted) -> Result<PathBuf> {
         "fetching Debian's {package} ({} MB) ...",
         wanted.megabytes
     ));
-    for folder in ["state/lists/partial", "cache/archives/partial", "root"] {
-        let folder = dir.join(folder);
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    }
-    let write = |name: &str, text: String| {
-        let path = dir.join(name);
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    let apt = Apt::new(dir, &wanted.suite)?;
+    apt.run(&["update"])?;
+    apt.run(&["download", &package])?;
+    let [package] = &packages_in(dir)?[..] else {
+        bail!("`apt-get download` left no package in {}", dir.display());
     };
-    write("status", String::new())?;
-    write("sources.list", source_line(&mirror, &wanted.suite))?;
-    write("apt.conf", configuration(dir))?;
-
-    apt(dir, &["update"])?;
-    apt(dir, &["download", &package])?;
-    unpack(&downloaded(dir)?, &dir.join("root"), wanted.path)
+    let into = dir.join("root");
+    fs::create_dir_all(&into).with_context(|| format!("cannot make {}", into.display()))?;
+    unpack(package, &into, wanted.path)?;
+    Ok(into.join(wanted.path))
 }
 
-/// `dpkg -x`, but for what is wanted alone: rust-src holds ten times as many files.
-fn unpack(package: &Path, into: &Path, path: &str) -> Result<PathBuf> {
+/// Unpacks these packages, and all that they depend on, into the folder `into`, as a system of its
+/// own: nothing is installed, and no script of theirs is run. `dir` takes what is in passing.
+pub fn fetch_system(dir: &Path, into: &Path, suite: &str, packages: &[&str]) -> Result<()> {
+    process::require(&["apt-get", "dpkg-deb", "tar"])?;
+    let apt = Apt::new(dir, suite)?;
+    apt.run(&["update"])?;
+    let install = [
+        "install",
+        "--yes",
+        "--download-only",
+        "--no-install-recommends",
+    ];
+    apt.run(&[&install, packages].concat())?;
+    for folder in ["bin", "sbin", "lib", "lib64"] {
+        // Since Debian 12 these are links; packages of that release still name either.
+        let target = format!("usr/{folder}");
+        let folder = into.join(folder);
+        fs::create_dir_all(into.join(&target))
+            .and_then(|()| symlink(&target, &folder))
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    for package in packages_in(&dir.join("cache/archives"))? {
+        unpack(&package, into, "")?;
+    }
+    Ok(())
+}
+
+/// apt with lists, status and cache of its own.
+struct Apt<'a> {
+    dir: &'a Path,
+}
+
+impl<'a> Apt<'a> {
+    /// One that knows of nothing installed, and of one suite.
+    fn new(dir: &'a Path, suite: &str) -> Result<Self> {
+        let lists = apt_lists::read(Path::new("/etc/apt"));
+        let Some(mirror) = apt_lists::debian_mirror(&lists) else {
+            bail!("the apt lists in /etc/apt name no mirror of Debian");
+        };
+        for folder in ["state/lists/partial", "cache/archives/partial"] {
+            let folder = dir.join(folder);
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        let write = |name: &str, text: String| {
+            let path = dir.join(name);
+            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+        };
+        write("status", String::new())?;
+        write("sources.list", source_line(&mirror, suite))?;
+        write("apt.conf", configuration(dir))?;
+        Ok(Self { dir })
+    }
+
+    fn run(&self, args: &[&str]) -> Result<String> {
+        let mut apt = Command::new("apt-get");
+        // `apt-get download` writes into the current folder.
+        apt.arg("-qq")
+            .arg("-c")
+            .arg(self.dir.join("apt.conf"))
+            .args(args)
+            .current_dir(self.dir);
+        process::capture(&mut apt, LIMIT)
+    }
+}
+
+/// `dpkg -x`, but for what is under `path` alone: rust-src holds ten times as many files.
+fn unpack(package: &Path, into: &Path, path: &str) -> Result<()> {
     let mut open = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
         .arg(package)
@@ -70,9 +128,14 @@ fn unpack(package: &Path, into: &Path, path: &str) -> Result<PathBuf> {
         .spawn()
         .context("cannot start `dpkg-deb`")?;
     let mut take = Command::new("tar");
-    take.args(["--no-same-owner", "-x", "-C"])
-        .arg(into)
-        .arg(format!("./{path}"));
+    take.args([
+        "--no-same-owner",
+        "--keep-directory-symlink",
+        "--extract",
+        "--directory",
+    ])
+    .arg(into)
+    .arg(format!("./{path}"));
     if let Some(tarfile) = open.stdout.take() {
         take.stdin(tarfile);
     }
@@ -87,7 +150,7 @@ fn unpack(package: &Path, into: &Path, path: &str) -> Result<PathBuf> {
             package.display()
         );
     }
-    Ok(into.join(path))
+    Ok(())
 }
 
 /// The InRelease of trixie-backports is signed by the keys of Debian 12 and of Debian 13: the keyring
@@ -129,25 +192,17 @@ Acquire::https::Timeout "20";
     )
 }
 
-fn apt(dir: &Path, args: &[&str]) -> Result<String> {
-    let mut apt = Command::new("apt-get");
-    // `apt-get download` writes into the current folder.
-    apt.arg("-qq")
-        .arg("-c")
-        .arg(dir.join("apt.conf"))
-        .args(args)
-        .current_dir(dir);
-    process::capture(&mut apt, LIMIT)
-}
-
-fn downloaded(dir: &Path) -> Result<PathBuf> {
+/// The packages in a folder, by name.
+fn packages_in(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut packages = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "deb") {
-            return Ok(path);
+            packages.push(path);
         }
     }
-    bail!("`apt-get download` left no package in {}", dir.display())
+    packages.sort();
+    Ok(packages)
 }
 
 #[cfg(test)]

@@ -1,0 +1,520 @@
+//! Machines of the lab: each has a network, a process table and a file system of its own.
+//!
+//! The file system is Debian's packages as the set-up unpacked them, with a layer of memory above
+//! that takes what is written. Everything hangs on one process, the machine's init: when it ends,
+//! the kernel kills whatever runs in the machine, and takes away its file system and interfaces.
+//! It ends when its standard input does, which this process holds: so nothing outlives the lab,
+//! whatever ends it. A look inside from another terminal: `nsenter --target PID --all`.
+
+use std::ffi::{CString, OsStr};
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::panic;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::{self, Signal};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, chdir, mkdir, pivot_root, sethostname};
+use testbed::namespace::Namespace;
+
+/// Where the machines' programs lie.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/systemd";
+
+/// Where a machine keeps what its programs print.
+const LOGS: &str = "/var/log/lab";
+
+/// Most time that a program may take to end when told to.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Most time that a program may take that is to end by itself.
+const ERRAND: Duration = Duration::from_secs(30);
+
+/// How often a condition is looked at.
+const GLANCE: Duration = Duration::from_millis(5);
+
+/// A machine. Clones are handles of the same one.
+#[derive(Clone)]
+pub struct Machine {
+    /// Its name, which its programs see as the host name.
+    pub name: &'static str,
+    /// Its network.
+    pub namespace: Namespace,
+    init: Arc<Init>,
+}
+
+struct Init {
+    child: std::sync::Mutex<Child>,
+    pid: u32,
+    /// While this is open, the machine lives.
+    _life: ChildStdin,
+    mounts: File,
+    host_name: File,
+    processes: File,
+    logs: AtomicUsize,
+}
+
+impl Machine {
+    /// Starts one with the system that lies in `system`, which has `root` with the packages and the
+    /// empty folder `machine`. Its interfaces get link-local addresses.
+    ///
+    /// # Errors
+    ///
+    /// Without root, and in a kernel without overlayfs or namespaces.
+    pub fn new(system: &Path, name: &'static str) -> Result<Self> {
+        let namespace = Namespace::new(name)?;
+        namespace.sysctl("net/ipv6/conf/default/addr_gen_mode", "0")?;
+        namespace
+            .sysctl("net/ipv6/conf/all/dad_transmits", "0")
+            .ok();
+        namespace.sysctl("net/ipv6/conf/default/dad_transmits", "0")?;
+        let init = Init::start(system, name, &namespace)
+            .with_context(|| format!("cannot start the machine `{name}`"))?;
+        let machine = Self {
+            name,
+            namespace,
+            init: Arc::new(init),
+        };
+        fs::create_dir_all(machine.path(LOGS))?;
+        Ok(machine)
+    }
+
+    /// The process id of its init: `nsenter --target` enters by it.
+    pub fn pid(&self) -> u32 {
+        self.init.pid
+    }
+
+    /// Where a file of the machine's is seen from outside.
+    pub fn path(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.init.pid))
+    }
+
+    /// Writes a file in the machine, and the folders that lead to it.
+    ///
+    /// # Errors
+    ///
+    /// Where the machine is gone.
+    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) -> Result<()> {
+        let outside = self.path(path);
+        let written = match outside.parent() {
+            Some(folder) => fs::create_dir_all(folder),
+            None => Ok(()),
+        };
+        written
+            .and_then(|()| fs::write(&outside, content))
+            .with_context(|| format!("cannot write {path} in {}", self.name))
+    }
+
+    /// Reads a text file in the machine; one that is not there is empty.
+    pub fn read(&self, path: &str) -> String {
+        let bytes = fs::read(self.path(path)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Whether something in it listens on this UDP port, on IPv6.
+    pub fn listens(&self, port: u16) -> bool {
+        // linux/net/ipv6: address and port in hexadecimal are the second field.
+        let sockets = fs::read_to_string(format!("/proc/{}/net/udp6", self.init.pid));
+        let port = format!(":{port:04X}");
+        sockets.is_ok_and(|sockets| {
+            let mut locals = sockets
+                .lines()
+                .filter_map(|line| line.split_whitespace().nth(1));
+            locals.any(|local| local.ends_with(&port))
+        })
+    }
+
+    /// Starts a program, whose output goes to a log in the machine.
+    ///
+    /// # Errors
+    ///
+    /// Where the machine has no such program.
+    pub fn start<I>(&self, program: &str, arguments: I) -> Result<Process>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<OsStr>,
+    {
+        self.start_with(program, arguments, |_| {})
+    }
+
+    /// As [`start`](Self::start), after a last change to the command.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_with<I>(
+        &self,
+        program: &str,
+        arguments: I,
+        change: impl FnOnce(&mut Command),
+    ) -> Result<Process>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<OsStr>,
+    {
+        let name = program.rsplit('/').next().unwrap_or(program);
+        let number = self.init.logs.fetch_add(1, Ordering::Relaxed);
+        let log = format!("{LOGS}/{number}-{name}.log");
+        let file = File::create(self.path(&log))?;
+        let mut command = self.command(program);
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file);
+        change(&mut command);
+        let child = self
+            .in_process_table(|| command.spawn())?
+            .with_context(|| format!("cannot start {program} in {}", self.name))?;
+        Ok(Process {
+            machine: self.clone(),
+            name: name.to_owned(),
+            log,
+            child,
+        })
+    }
+
+    /// Runs a program to its end, and hands back what it printed.
+    ///
+    /// # Errors
+    ///
+    /// With what it printed, where it fails or has not ended in half a minute, or cannot be started.
+    pub fn run<I>(&self, program: &str, arguments: I) -> Result<String>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<OsStr>,
+    {
+        let mut process = self.start(program, arguments)?;
+        let status = process.wait(ERRAND)?;
+        if !status.success() {
+            bail!(
+                "{program} in {}: {status}: {}",
+                self.name,
+                process.last_words()
+            );
+        }
+        Ok(process.log())
+    }
+
+    /// Loads a ruleset of nftables into the machine.
+    ///
+    /// # Errors
+    ///
+    /// With nft's complaint.
+    pub fn nft(&self, ruleset: &str) -> Result<()> {
+        self.write("/etc/lab.nft", ruleset)?;
+        self.run("nft", ["-f", "/etc/lab.nft"]).map(drop)
+    }
+
+    /// A command in the machine's network and file system; its process table is joined by the
+    /// thread that starts it.
+    fn command(&self, program: &str) -> Command {
+        let mut command = self.namespace.plain_command(program);
+        command
+            .env_clear()
+            .env("PATH", PATH)
+            .env("LC_ALL", "C")
+            .env("HOME", "/root");
+        let init = Arc::clone(&self.init);
+        let enter = move || {
+            setns(&init.host_name, CloneFlags::CLONE_NEWUTS)?;
+            setns(&init.mounts, CloneFlags::CLONE_NEWNS)?;
+            Ok(())
+        };
+        // SAFETY: between fork and exec this makes system calls only, on descriptors that the
+        // closure keeps open.
+        unsafe { command.pre_exec(enter) };
+        command
+    }
+
+    /// Runs `f` on a thread whose children go to the machine's process table.
+    fn in_process_table<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
+        on_a_thread(|| setns(&self.init.processes, CloneFlags::CLONE_NEWPID).map(|()| f()))
+            .with_context(|| format!("cannot enter {}", self.name))
+    }
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} (process {})", self.name, self.init.pid)
+    }
+}
+
+impl Init {
+    fn start(system: &Path, name: &'static str, namespace: &Namespace) -> Result<Self> {
+        let mut command = namespace.plain_command("/usr/bin/cat");
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let root = Root::new(system)?;
+        let enter = move || {
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)?;
+            sethostname(name)?;
+            root.enter()
+        };
+        // SAFETY: between fork and exec this makes system calls only: every path was made before.
+        unsafe { command.pre_exec(enter) };
+        let mut child = on_a_thread(|| unshare(CloneFlags::CLONE_NEWPID).map(|()| command.spawn()))
+            .context("cannot make a process table")??;
+        let life = child.stdin.take().context("init has no input")?;
+        let pid = child.id();
+        let open = |kind: &str| {
+            let path = format!("/proc/{pid}/ns/{kind}");
+            File::open(&path).with_context(|| format!("cannot open {path}"))
+        };
+        Ok(Self {
+            mounts: open("mnt")?,
+            host_name: open("uts")?,
+            processes: open("pid")?,
+            child: std::sync::Mutex::new(child),
+            pid,
+            _life: life,
+            logs: AtomicUsize::new(0),
+        })
+    }
+}
+
+impl Drop for Init {
+    fn drop(&mut self) {
+        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // With it goes all that runs in the machine.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// What a machine's file system is made of; every path is ready, because a fork must not allocate.
+struct Root {
+    mount_point: CString,
+    upper: CString,
+    work: CString,
+    root: CString,
+    options: CString,
+    inside: [(&'static std::ffi::CStr, CString, MsFlags); 4],
+}
+
+impl Root {
+    fn new(system: &Path) -> Result<Self> {
+        let mount_point = system.join("machine");
+        let path = |path: &Path| CString::new(path.as_os_str().as_bytes());
+        let [upper, work, root] = ["upper", "work", "root"].map(|name| mount_point.join(name));
+        // overlayfs takes its options apart at commas and colons.
+        let shown = |path: &Path| {
+            let text = path.to_string_lossy();
+            text.replace('\\', "\\\\")
+                .replace(',', "\\,")
+                .replace(':', "\\:")
+        };
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            shown(&system.join("root")),
+            shown(&upper),
+            shown(&work)
+        );
+        Ok(Self {
+            options: CString::new(options)?,
+            inside: [
+                (c"proc", path(&root.join("proc"))?, MsFlags::empty()),
+                (c"sysfs", path(&root.join("sys"))?, MsFlags::MS_RDONLY),
+                (c"tmpfs", path(&root.join("run"))?, MsFlags::empty()),
+                (
+                    c"/dev",
+                    path(&root.join("dev"))?,
+                    MsFlags::MS_BIND | MsFlags::MS_REC,
+                ),
+            ],
+            mount_point: path(&mount_point)?,
+            upper: path(&upper)?,
+            work: path(&work)?,
+            root: path(&root)?,
+        })
+    }
+
+    /// Makes it the root of the calling process, alone in its mount namespace.
+    fn enter(&self) -> io::Result<()> {
+        let nothing = None::<&str>;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(nothing, c"/", nothing, private, nothing)?;
+        let memory = Some(c"tmpfs");
+        mount(
+            memory,
+            self.mount_point.as_c_str(),
+            memory,
+            MsFlags::empty(),
+            nothing,
+        )?;
+        for folder in [&self.upper, &self.work, &self.root] {
+            mkdir(
+                folder.as_c_str(),
+                Mode::S_IRWXU | Mode::from_bits_truncate(0o055),
+            )?;
+        }
+        let overlay = Some(c"overlay");
+        mount(
+            overlay,
+            self.root.as_c_str(),
+            overlay,
+            MsFlags::empty(),
+            Some(self.options.as_c_str()),
+        )?;
+        for (kind, at, flags) in &self.inside {
+            mount(Some(*kind), at.as_c_str(), Some(*kind), *flags, nothing)?;
+        }
+        // pivot_root(2): old and new root may lie in the same place, one above the other.
+        chdir(self.root.as_c_str())?;
+        pivot_root(c".", c".")?;
+        umount2(c".", MntFlags::MNT_DETACH)?;
+        chdir(c"/")?;
+        Ok(())
+    }
+}
+
+/// A thread takes a namespace without the others of its process.
+fn on_a_thread<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let thread = scope.spawn(f);
+        thread
+            .join()
+            .unwrap_or_else(|panic| panic::resume_unwind(panic))
+    })
+}
+
+/// A program at work in a machine. Dropping it kills it.
+#[derive(Debug)]
+pub struct Process {
+    machine: Machine,
+    name: String,
+    log: String,
+    child: Child,
+}
+
+impl Process {
+    /// What it has printed so far.
+    pub fn log(&self) -> String {
+        self.machine.read(&self.log)
+    }
+
+    /// Its process id, as seen from outside the machine.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel does not say.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Waits until `done` says so.
+    ///
+    /// # Errors
+    ///
+    /// With the end of its log, where it ends before, or `done` has not come true in time.
+    pub fn until(
+        &mut self,
+        what: &str,
+        patience: Duration,
+        done: impl Fn(&Self) -> bool,
+    ) -> Result<()> {
+        let start = Instant::now();
+        while !done(self) {
+            if let Some(status) = self.ended()? {
+                bail!(
+                    "{} ended ({status}) before {what}: {}",
+                    self.name,
+                    self.last_words()
+                );
+            }
+            if start.elapsed() > patience {
+                bail!(
+                    "{}: no {what} in {patience:?}: {}",
+                    self.name,
+                    self.last_words()
+                );
+            }
+            thread::sleep(GLANCE);
+        }
+        Ok(())
+    }
+
+    /// Waits until its log holds this text.
+    ///
+    /// # Errors
+    ///
+    /// As for [`until`](Self::until).
+    pub fn until_it_says(&mut self, text: &str, patience: Duration) -> Result<()> {
+        self.until(&format!("`{text}`"), patience, |process| {
+            process.log().contains(text)
+        })
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// Where it has not ended in time.
+    pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.ended()? {
+                return Ok(status);
+            }
+            if start.elapsed() > patience {
+                bail!(
+                    "{} has not ended in {patience:?}: {}",
+                    self.name,
+                    self.last_words()
+                );
+            }
+            thread::sleep(GLANCE);
+        }
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    ///
+    /// Where it is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        signal::kill(self.pid(), signal)
+            .with_context(|| format!("cannot send {signal} to {}", self.name))
+    }
+
+    /// Sends it a signal, and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// Where it stays for ten seconds.
+    pub fn stop(mut self, signal: Signal) -> Result<ExitStatus> {
+        self.signal(signal)?;
+        self.wait(PATIENCE)
+    }
+
+    fn last_words(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().map(str::trim).collect();
+        lines[lines.len().saturating_sub(6)..].join("; ")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already; then neither has anything to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

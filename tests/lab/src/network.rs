@@ -1,0 +1,104 @@
+//! What joins the lab's machines: segments (bridges) in a namespace of their own, and cables.
+
+use anyhow::Result;
+use testbed::namespace::Namespace;
+use testbed::veth::{self, End};
+
+use crate::machine::Machine;
+
+/// A switch, with any number of segments that nothing joins.
+#[derive(Clone, Debug)]
+pub struct Switch {
+    namespace: Namespace,
+}
+
+/// A cable from a machine to a switch.
+#[derive(Clone, Debug)]
+pub struct Cable {
+    /// The machine's end.
+    pub machine: End,
+    /// The switch's end, which sees the other way round what the machine's end sees, and also what
+    /// the machine's XDP program drops.
+    pub port: End,
+}
+
+impl Switch {
+    /// Makes one without segments.
+    ///
+    /// # Errors
+    ///
+    /// Without root.
+    pub fn new() -> Result<Self> {
+        let namespace = Namespace::new("the switch")?;
+        // Nothing on a switch speaks itself.
+        namespace.sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
+        Ok(Self { namespace })
+    }
+
+    /// Makes a segment. It forwards at once and floods all multicast.
+    ///
+    /// # Errors
+    ///
+    /// In a kernel without bridges.
+    pub fn segment(&self, name: &'static str) -> Result<()> {
+        self.namespace.ip(&format!(
+            "link add {name} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
+        ))?;
+        self.namespace.ip(&format!("link set {name} up")).map(drop)
+    }
+
+    /// Lays a cable from `machine`'s new interface `interface` to the new port `port` in `segment`.
+    /// Checksums are whole on it.
+    ///
+    /// # Errors
+    ///
+    /// Where the segment does not exist, or a name is taken.
+    pub fn plug(
+        &self,
+        segment: &'static str,
+        port: &'static str,
+        machine: &Machine,
+        interface: &'static str,
+        mac: [u8; 6],
+    ) -> Result<Cable> {
+        let [a, b, c, d, e, f] = mac;
+        let cable = Cable {
+            machine: End::new(&machine.namespace, interface, mac),
+            // Locally administered, and unlike any machine's.
+            port: End::new(&self.namespace, port, [a ^ 0x42, b, c, d, e, f]),
+        };
+        veth::join(&cable.port, &cable.machine)?;
+        cable.machine.checksum_offload(false)?;
+        self.namespace
+            .ip(&format!("link set {port} master {segment}"))?;
+        Ok(cable)
+    }
+}
+
+impl Cable {
+    /// Pulls it out of the switch.
+    ///
+    /// # Errors
+    ///
+    /// Where it is gone.
+    pub fn pull(&self) -> Result<()> {
+        self.set("down")
+    }
+
+    /// Puts it back.
+    ///
+    /// # Errors
+    ///
+    /// Where it is gone.
+    pub fn put_back(&self) -> Result<()> {
+        self.set("up")
+    }
+
+    fn set(&self, state: &str) -> Result<()> {
+        let port = self.port.name;
+        self.port
+            .namespace
+            .ip(&format!("link set {port} {state}"))
+            .map(drop)
+    }
+}

@@ -1,0 +1,132 @@
+//! One play of one row of a scenario: with the filter or without. It gives out what plays need, and
+//! takes back what was seen.
+
+use std::any::Any;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Result;
+use serde_json::{Map, Value};
+use testbed::daemon::Daemon;
+use testbed::veth::End;
+
+use crate::Options;
+use crate::machine::Machine;
+use crate::tap::Tap;
+
+/// A play in progress.
+#[derive(Debug)]
+pub struct Play<'a> {
+    /// Whether the filter is to run in it.
+    pub filtered: bool,
+    options: &'a Options,
+    scenario: &'static str,
+    row: &'a str,
+    machines: Mutex<Vec<Machine>>,
+}
+
+impl<'a> Play<'a> {
+    pub(crate) fn new(
+        options: &'a Options,
+        scenario: &'static str,
+        row: &'a str,
+        filtered: bool,
+    ) -> Self {
+        Self {
+            filtered,
+            options,
+            scenario,
+            row,
+            machines: Mutex::default(),
+        }
+    }
+
+    /// A new machine.
+    ///
+    /// # Errors
+    ///
+    /// Without root.
+    pub fn machine(&self, name: &'static str) -> Result<Machine> {
+        let machine = Machine::new(&self.options.system, name)?;
+        // Held on to for as long as the lab is to be looked at.
+        if self.options.keep {
+            let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
+            machines.push(machine.clone());
+        }
+        Ok(machine)
+    }
+
+    /// A capture on one end of a cable; with `--pcap` it is also written to a file that is named
+    /// for the play and this place.
+    ///
+    /// # Errors
+    ///
+    /// Where the interface is gone.
+    pub fn tap(&self, place: &str, end: &End) -> Result<Tap> {
+        let folder = self.options.pcap.as_ref();
+        Tap::new(end, folder.map(|folder| folder.join(self.file(place))))
+    }
+
+    fn file(&self, place: &str) -> PathBuf {
+        let with = if self.filtered { "with" } else { "without" };
+        let row = self.row.replace([' ', '/'], "-");
+        PathBuf::from(format!("{}-{row}-{with}-{place}.pcap", self.scenario))
+    }
+
+    /// Starts the filter on the machine with these arguments of `xdp-dedup run`, if it is to run in
+    /// this play.
+    ///
+    /// # Errors
+    ///
+    /// With its log, where it does not come up.
+    pub fn filter(&self, machine: &Machine, arguments: &[&str]) -> Result<Option<Daemon>> {
+        if !self.filtered {
+            return Ok(None);
+        }
+        Daemon::start(&self.options.binary, &machine.namespace, arguments).map(Some)
+    }
+
+    /// Whether to be done in a minute or so in all, rather than to look long.
+    pub fn is_short(&self) -> bool {
+        self.options.short
+    }
+
+    pub(crate) fn into_machines(self) -> Vec<Machine> {
+        self.machines
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was seen in a play.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub(crate) words: Vec<String>,
+    pub(crate) figures: Map<String, Value>,
+    pub(crate) complaints: Vec<String>,
+    pub(crate) held: Vec<Box<dyn Any + Send>>,
+}
+
+impl Seen {
+    /// Adds to the line that tells what was seen.
+    pub fn say(&mut self, words: impl Into<String>) {
+        self.words.push(words.into());
+    }
+
+    /// Adds a figure, for `--json`. Names say their unit.
+    pub fn figure(&mut self, name: &str, value: impl Into<Value>) {
+        self.figures.insert(name.to_owned(), value.into());
+    }
+
+    /// Complains unless this holds.
+    pub fn must(&mut self, holds: bool, complaint: impl Into<String>) {
+        if !holds {
+            self.complaints.push(complaint.into());
+        }
+    }
+
+    /// Takes what is to stay up for `--keep`: programs and cables.
+    pub fn hold(&mut self, thing: impl Any + Send) {
+        self.held.push(Box::new(thing));
+    }
+}

@@ -1,0 +1,26 @@
+//! The site as it was reported, with one client program a row.
+
+use super::exchange::{self, Cast};
+use super::{Row, Scenario};
+use crate::software::client::Client;
+use crate::software::relay::Relay;
+use crate::software::server::Server;
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "mlag",
+    expected: "two relays, Kea, each client's whole exchange: two answers to each message; with the \
+               filter exactly one",
+    at_once: 4,
+    packages: &[],
+    only_by_name: false,
+    rows: |_| vec![row("dhclient", Client::Dhclient)],
+};
+
+fn row(name: &str, client: Client) -> Row {
+    let cast = Cast {
+        client,
+        relays: [Relay::ISC; 2],
+        server: Server::Kea,
+    };
+    Row::new(name, move |play| Ok(exchange::play(play, cast)?.seen()))
+}

@@ -1,0 +1,98 @@
+//! Counts what captures hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+
+use crate::dhcp::{Message, MessageType};
+
+/// What the client's own capture says of an exchange.
+#[derive(Debug, Default)]
+pub struct ClientSide {
+    /// Messages that the client sent.
+    pub sent: usize,
+    /// Answers that came.
+    pub answers: usize,
+    /// The most answers to messages of one type and transaction-id, per time that the client sent it.
+    pub most_answers: usize,
+    /// The fewest.
+    pub fewest_answers: usize,
+    /// The most different addresses that were offered to one Solicit.
+    pub addresses_offered: usize,
+    /// Answers that complained, such as of NoBinding.
+    pub complaints: Vec<String>,
+}
+
+impl ClientSide {
+    /// Counts the messages of one client's capture.
+    pub fn of(messages: &[Message]) -> Self {
+        #[derive(Default)]
+        struct Transaction {
+            sent: usize,
+            answers: usize,
+            offered: BTreeSet<Ipv6Addr>,
+        }
+        let mut side = Self::default();
+        let mut open: BTreeMap<[u8; 3], Vec<Transaction>> = BTreeMap::new();
+        let mut kinds: BTreeMap<[u8; 3], MessageType> = BTreeMap::new();
+        for message in messages {
+            let transactions = open.entry(message.transaction_id).or_default();
+            if message.outgoing {
+                side.sent += 1;
+                // Some clients use the transaction-id of their Solicit for the Request too.
+                if kinds.insert(message.transaction_id, message.kind) != Some(message.kind) {
+                    transactions.push(Transaction::default());
+                }
+                if let Some(transaction) = transactions.last_mut() {
+                    transaction.sent += 1;
+                }
+            } else if let Some(transaction) = transactions.last_mut() {
+                side.answers += 1;
+                transaction.answers += 1;
+                if message.kind == MessageType::Advertise {
+                    transaction.offered.extend(&message.addresses);
+                }
+                for status in &message.complaints {
+                    side.complaints.push(format!("{status:?}"));
+                }
+            }
+        }
+        let transactions: Vec<Transaction> = open.into_values().flatten().collect();
+        let answers =
+            |transaction: &Transaction| transaction.answers.div_ceil(transaction.sent.max(1));
+        side.most_answers = transactions.iter().map(answers).max().unwrap_or(0);
+        side.fewest_answers = transactions.iter().map(answers).min().unwrap_or(0);
+        side.addresses_offered = transactions
+            .iter()
+            .map(|transaction| transaction.offered.len())
+            .max()
+            .unwrap_or(0);
+        side
+    }
+}
+
+/// How often each transmission of a client's message is in a capture: its copies by who it is of and
+/// what it says, byte for byte.
+pub fn copies(messages: &[Message]) -> BTreeMap<(Ipv6Addr, Vec<u8>), Vec<&Message>> {
+    let mut copies: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for message in messages {
+        if let Some(peer) = message.peer().filter(|_| message.is_of_client()) {
+            copies
+                .entry((peer, message.bytes.clone()))
+                .or_default()
+                .push(message);
+        }
+    }
+    copies
+}
+
+/// The answers in a client's capture to what it sent of this type.
+pub fn answers_to(messages: &[Message], kind: MessageType) -> impl Iterator<Item = &Message> {
+    messages.iter().filter(move |answer| {
+        let is_question = |message: &Message| {
+            message.outgoing
+                && message.kind == kind
+                && message.transaction_id == answer.transaction_id
+        };
+        !answer.outgoing && messages.iter().any(is_question)
+    })
+}
