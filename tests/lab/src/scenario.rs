@@ -26,8 +26,10 @@ pub struct Scenario {
 /// One row: it is played without the filter, then with it.
 pub struct Row {
     pub(crate) name: String,
-    pub(crate) play: Box<dyn Fn(&Play<'_>) -> Result<Seen> + Send + Sync>,
+    pub(crate) play: Box<PlayRow>,
 }
+
+type PlayRow = dyn Fn(&Play<'_>) -> Result<Seen> + Send + Sync;
 
 impl Row {
     /// A row of this name, played so.
