@@ -85,7 +85,31 @@ const COMMAND_LINES: &[(&str, &[&str], i32, &str)] = &[
         "an unknown mode",
         &["-i", "lo", "--mode", "offload"],
         USAGE,
-        "native",
+        "native or generic",
+    ),
+    (
+        "an unknown mode for one interface",
+        &["-i", "lo", "--mode", "lo=offload"],
+        USAGE,
+        "native or generic",
+    ),
+    (
+        "a mode for an interface that is not attached to",
+        &["-i", "lo", "--mode", "eth1=generic"],
+        USAGE,
+        "a mode for eth1, which is not among the interfaces",
+    ),
+    (
+        "two modes for all interfaces",
+        &["-i", "lo", "--mode", "native", "--mode", "generic"],
+        USAGE,
+        "two modes for all interfaces",
+    ),
+    (
+        "two modes for one interface",
+        &["-i", "lo", "--mode", "lo=native", "--mode", "lo=native"],
+        USAGE,
+        "two modes for lo",
     ),
     (
         "no such file",
@@ -132,6 +156,12 @@ const FILES: &[(&str, &str, usize, &str)] = &[
         "interface = \"lo\"\nwindw = []\n",
         2,
         "`windw` has an empty list",
+    ),
+    (
+        "an unknown mode in a list",
+        "interface = \"lo\"\nmode = [\"native\", \"lo=offload\"]\n",
+        2,
+        "native or generic",
     ),
     ("a list that does not end", "interface = [\n", 1, ""),
     (

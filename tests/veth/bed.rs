@@ -20,6 +20,12 @@ const NEIGHBOUR_IPV4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const SERVER_IPV4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 const RELAYS: [Ipv6Addr; 2] = [reported::RELAY_A, reported::RELAY_B];
 
+/// The ends of the cables, the relays' first.
+const NAMES: [(&str, &str); 2] = [("relay0", "server0"), ("relay1", "server1")];
+
+/// The filter's mode on the server's end of either cable.
+pub type Modes = [XdpMode; 2];
+
 /// How the relays send.
 #[derive(Clone, Copy, Debug)]
 pub enum Via {
@@ -78,7 +84,6 @@ struct Cable {
 
 impl Bed {
     pub fn new(cables: usize, via: Via) -> Result<Self> {
-        const NAMES: [(&str, &str); 2] = [("relay0", "server0"), ("relay1", "server1")];
         let server = Namespace::new("server")?;
         let relays = Namespace::new("relays")?;
         let mut bed = Self {
@@ -125,13 +130,17 @@ impl Bed {
         Ok(())
     }
 
-    /// Attaches the filter to all of the server's interfaces.
-    pub fn filter(&self, mode: XdpMode, arguments: &[&str]) -> Result<Daemon> {
-        let mode_name = match mode {
+    /// Attaches the filter to all of the server's interfaces, in these modes.
+    pub fn filter(&self, modes: Modes, arguments: &[&str]) -> Result<Daemon> {
+        let [first, second] = modes.map(|mode| match mode {
             XdpMode::Native => "native",
             XdpMode::Generic => "generic",
-        };
-        let mut all = vec!["--mode", mode_name];
+        });
+        let of_second = format!("{}={second}", NAMES[1].1);
+        let mut all = vec!["--mode", first];
+        if self.cables.len() > 1 && first != second {
+            all.extend(["--mode", &of_second]);
+        }
         if !arguments.contains(&"--window") {
             all.extend(["--window", "1s"]);
         }
@@ -142,13 +151,13 @@ impl Bed {
         );
         all.extend(arguments);
         let daemon = Daemon::start(&binary()?, &self.server, &all)?;
-        self.expect_xdp(Some(mode))?;
+        self.expect_xdp(modes.map(Some))?;
         Ok(daemon)
     }
 
-    /// Checks what is attached to all of the server's interfaces.
-    pub fn expect_xdp(&self, expected: Option<XdpMode>) -> Result<()> {
-        for cable in &self.cables {
+    /// Checks what is attached to the server's interfaces.
+    pub fn expect_xdp(&self, expected: [Option<XdpMode>; 2]) -> Result<()> {
+        for (cable, expected) in self.cables.iter().zip(expected) {
             let name = cable.server.name;
             let found = cable.server.xdp()?;
             ensure!(

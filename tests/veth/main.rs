@@ -20,17 +20,29 @@ use testbed::frame::{Checksum, ClientMessage, message_type, relayed, reported};
 use testbed::harness::{needs_root, run, trial};
 use testbed::veth::XdpMode;
 
-use bed::{Bed, Via};
+use bed::{Bed, Modes, Via};
 use traffic::{Traffic, copies};
 
 /// Longer than the default: the machine may be busy, and hold the second copy up.
 const WINDOW: Duration = Duration::from_secs(1);
 
-const MODES: [(XdpMode, &str); 2] = [(XdpMode::Native, "native"), (XdpMode::Generic, "generic")];
+const MODES: [(Modes, &str); 2] = [
+    ([XdpMode::Native; 2], "native"),
+    ([XdpMode::Generic; 2], "generic"),
+];
+const MIXED: Modes = [XdpMode::Native, XdpMode::Generic];
 
 fn main() -> ExitCode {
     let mut trials = Vec::new();
-    for (mode, name) in MODES {
+    trials.push(trial(
+        "native on one NIC, generic on the other: of copies that arrive on both one passes",
+        || one_copy_passes(MIXED, 2, Via::PacketSocket),
+    ));
+    trials.push(trial(
+        "native on one NIC, generic on the other: of copies in the same instant one passes",
+        || one_copy_passes_at_once(MIXED),
+    ));
+    for (modes, name) in MODES {
         for (cables, via, what) in [
             (1, Via::PacketSocket, "as from the wire"),
             (
@@ -47,39 +59,39 @@ fn main() -> ExitCode {
         ] {
             trials.push(trial(
                 format!("{name}: of copies {what} one passes, of every transmission"),
-                move || one_copy_passes(mode, cables, via),
+                move || one_copy_passes(modes, cables, via),
             ));
         }
         trials.push(trial(
             format!("{name}: of copies on two NICs and two CPUs in the same instant one passes"),
-            move || one_copy_passes_at_once(mode),
+            move || one_copy_passes_at_once(modes),
         ));
         trials.push(trial(
             format!("{name}: a damaged first copy does not take the good second one with it"),
-            move || damaged_first_copy(mode),
+            move || damaged_first_copy(modes),
         ));
         trials.push(trial(
             format!("{name}: in jumbo frames it drops the copies that it can read, and no others"),
-            move || jumbo_frames(mode),
+            move || jumbo_frames(modes),
         ));
         trials.push(trial(
             format!("{name}: observing, it counts the copies and lets them pass"),
-            move || observing(mode),
+            move || observing(modes),
         ));
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {
             trials.push(trial(
                 format!("{name}: after {signal} nothing is attached, and copies pass again"),
-                move || detaches(mode, signal),
+                move || detaches(modes, signal),
             ));
         }
     }
     run(trials.into_iter().map(needs_root).collect())
 }
 
-fn jumbo_frames(mode: XdpMode) -> Result<()> {
+fn jumbo_frames(modes: Modes) -> Result<()> {
     let bed = Bed::new(1, Via::PacketSocket)?;
     bed.mtu(9000)?;
-    let filter = bed.filter(mode, &[])?;
+    let filter = bed.filter(modes, &[])?;
     let sockets = bed.sockets()?;
     // The longest message whose copies are recognised, one more byte, and far more.
     for (number, length) in [(1, 1500), (2, 1501), (3, 8000)] {
@@ -109,10 +121,10 @@ fn jumbo_frames(mode: XdpMode) -> Result<()> {
 }
 
 /// Boots, retransmissions with other bytes and with the same ones, bystanders among them.
-fn one_copy_passes(mode: XdpMode, cables: usize, via: Via) -> Result<()> {
+fn one_copy_passes(modes: Modes, cables: usize, via: Via) -> Result<()> {
     const MESSAGES: u16 = 70;
     let bed = Bed::new(cables, via)?;
-    let filter = bed.filter(mode, &[])?;
+    let filter = bed.filter(modes, &[])?;
     let sockets = bed.sockets()?;
     let mut traffic = Traffic::default();
     for message in 0..MESSAGES {
@@ -156,11 +168,11 @@ fn one_copy_passes(mode: XdpMode, cables: usize, via: Via) -> Result<()> {
 
 /// Two threads, each on a CPU and a NIC of its own, wait for one another before each message, and
 /// then send its two copies.
-fn one_copy_passes_at_once(mode: XdpMode) -> Result<()> {
+fn one_copy_passes_at_once(modes: Modes) -> Result<()> {
     const MESSAGES: u16 = 2000;
     let bed = Bed::new(2, Via::PacketSocket)?;
     // A thread may be held up for a while between the meeting and the sending.
-    let filter = bed.filter(mode, &["--window", "30s"])?;
+    let filter = bed.filter(modes, &["--window", "30s"])?;
     let sockets = bed.sockets()?;
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     let cpus: Vec<usize> = (0..CpuSet::count())
@@ -224,10 +236,10 @@ fn meet(other: &AtomicU16, message: u16) {
     }
 }
 
-fn damaged_first_copy(mode: XdpMode) -> Result<()> {
+fn damaged_first_copy(modes: Modes) -> Result<()> {
     const MESSAGES: u16 = 10;
     let bed = Bed::new(1, Via::PacketSocket)?;
-    let filter = bed.filter(mode, &[])?;
+    let filter = bed.filter(modes, &[])?;
     let sockets = bed.sockets()?;
     for message in 0..MESSAGES {
         let [first, second] = copies(message, 0);
@@ -246,10 +258,10 @@ fn damaged_first_copy(mode: XdpMode) -> Result<()> {
     Ok(())
 }
 
-fn observing(mode: XdpMode) -> Result<()> {
+fn observing(modes: Modes) -> Result<()> {
     const MESSAGES: u16 = 10;
     let bed = Bed::new(1, Via::PacketSocket)?;
-    let filter = bed.filter(mode, &["--observe"])?;
+    let filter = bed.filter(modes, &["--observe"])?;
     let sockets = bed.sockets()?;
     let mut traffic = Traffic::default();
     for message in 0..MESSAGES {
@@ -262,9 +274,9 @@ fn observing(mode: XdpMode) -> Result<()> {
     Ok(())
 }
 
-fn detaches(mode: XdpMode, signal: Signal) -> Result<()> {
+fn detaches(modes: Modes, signal: Signal) -> Result<()> {
     let bed = Bed::new(2, Via::PacketSocket)?;
-    let filter = bed.filter(mode, &[])?;
+    let filter = bed.filter(modes, &[])?;
     let mut traffic = Traffic::default();
     let sockets = bed.sockets()?;
     traffic.send_pair(&bed, 1, 0)?;
@@ -279,7 +291,7 @@ fn detaches(mode: XdpMode, signal: Signal) -> Result<()> {
         status.success() || signal == Signal::SIGKILL,
         "it ended with {status}"
     );
-    bed.expect_xdp(None)?;
+    bed.expect_xdp([None; 2])?;
     let sockets = bed.sockets()?;
     traffic.send_pair(&bed, 2, 0)?;
     assert_eq!(

@@ -56,8 +56,6 @@ pub struct Attachment {
 /// What all instances on the interfaces of one `run` have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct AttachOptions<'a> {
-    /// The mode.
-    pub mode: Mode,
     /// Entries of the table.
     pub capacity: u32,
     /// The policy in force from the first frame on.
@@ -75,11 +73,11 @@ impl Attachment {
     /// Where another program is attached, the driver or the kernel refuses, or privileges lack.
     pub fn attach(
         interface: &Interface,
+        mode: Mode,
         interface_slot: u32,
         options: &AttachOptions<'_>,
     ) -> Result<Self> {
         let AttachOptions {
-            mode,
             capacity,
             policy,
             pins,

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 
 use crate::{attachment::Mode, policy::PolicyFlags};
 
@@ -26,9 +26,11 @@ pub struct RunFlags {
     #[arg(short, long = "interface", value_name = "IFACE")]
     pub interfaces: Vec<String>,
 
-    /// Run in the NIC's driver, or in the kernel's stack for drivers without XDP [default: native]
-    #[arg(long, value_enum, value_name = "MODE")]
-    pub mode: Option<Mode>,
+    /// Run in the NIC's driver (`native`), or in the kernel's stack for drivers without XDP
+    /// (`generic`); IFACE=MODE says it of one interface, and can be given several times
+    /// [default: native]
+    #[arg(long = "mode", value_name = "[IFACE=]MODE", value_parser = parse_mode)]
+    pub modes: Vec<ModeOf>,
 
     /// The policy.
     #[command(flatten)]
@@ -42,6 +44,29 @@ pub struct RunFlags {
     /// Serve Prometheus metrics here, or `off` [default: [::1]:9757]
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_metrics)]
     pub metrics: Option<Metrics>,
+}
+
+/// A value of `--mode`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModeOf {
+    /// The one interface that it is for, by name, or all that no other value is for.
+    pub interface: Option<String>,
+    /// The mode.
+    pub mode: Mode,
+}
+
+fn parse_mode(text: &str) -> Result<ModeOf, String> {
+    // Names may hold an equals sign, modes do not.
+    let (interface, mode) = match text.rsplit_once('=') {
+        Some((interface, mode)) => (Some(interface.to_owned()), mode),
+        None => (None, text),
+    };
+    match Mode::from_str(mode, false) {
+        Ok(mode) => Ok(ModeOf { interface, mode }),
+        Err(_) => {
+            Err("native or generic, or one of them for an interface: eth1=generic".to_owned())
+        }
+    }
 }
 
 /// Values of `--metrics`.
@@ -71,7 +96,11 @@ impl RunFlags {
             } else {
                 self.interfaces
             },
-            mode: self.mode.or(other.mode),
+            modes: if self.modes.is_empty() {
+                other.modes
+            } else {
+                self.modes
+            },
             policy: self.policy.or(other.policy),
             capacity: self.capacity.or(other.capacity),
             metrics: self.metrics.or(other.metrics),

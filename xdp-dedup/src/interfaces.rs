@@ -44,10 +44,13 @@ pub async fn all() -> Result<BTreeMap<u32, Interface>> {
 /// # Errors
 ///
 /// Where one does not exist, or sees the frames of another one of them.
-pub fn choose(names: &[String], all: &BTreeMap<u32, Interface>) -> Result<Vec<Interface>> {
+pub fn choose<'a>(
+    names: impl IntoIterator<Item = &'a str>,
+    all: &BTreeMap<u32, Interface>,
+) -> Result<Vec<Interface>> {
     let mut chosen: Vec<Interface> = Vec::new();
     for name in names {
-        let Some(interface) = all.values().find(|interface| interface.name == *name) else {
+        let Some(interface) = all.values().find(|interface| interface.name == name) else {
             let others: Vec<_> = all
                 .values()
                 .map(|interface| interface.name.as_str())

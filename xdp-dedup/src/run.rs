@@ -66,7 +66,8 @@ async fn serve(args: &RunArgs, settings: Settings, key: DigestKey) -> Result<()>
     // Before anything is attached, so that no signal ends the process half way.
     let mut signals = Signals::new()?;
     let all = interfaces::all().await?;
-    let chosen = interfaces::choose(&settings.interfaces, &all)?;
+    let names = settings.interfaces.iter().map(|(name, _)| name.as_str());
+    let chosen = interfaces::choose(names, &all)?;
     // Before the port, which another `run` would have too. Goes last: the maps are in use till then.
     let pins = PinFolder::create()?;
     let listener = match settings.metrics {
@@ -105,17 +106,17 @@ async fn serve(args: &RunArgs, settings: Settings, key: DigestKey) -> Result<()>
 /// Attaches to all interfaces or, where one refuses, to none.
 fn attach(chosen: &[Interface], settings: &Settings, pins: &PinFolder) -> Result<Filter> {
     let options = AttachOptions {
-        mode: settings.mode,
         capacity: settings.capacity,
         policy: &settings.policy,
         pins: pins.path(),
     };
     let mut attachments = Vec::new();
-    for (slot, interface) in (0..).zip(chosen) {
-        let attachment = Attachment::attach(interface, slot, &options)?;
+    let modes = settings.interfaces.iter().map(|(_, mode)| *mode);
+    for (slot, (interface, mode)) in (0..).zip(chosen.iter().zip(modes)) {
+        let attachment = Attachment::attach(interface, mode, slot, &options)?;
         info!(
             interface = interface.name,
-            mode = %settings.mode,
+            %mode,
             program = attachment.program_id,
             "attached"
         );

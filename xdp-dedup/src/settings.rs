@@ -11,7 +11,7 @@ use xdp_dedup_common::{Policy, digest::DigestKey};
 use crate::{
     attachment::Mode,
     config,
-    flags::{Metrics, RunArgs},
+    flags::{Metrics, ModeOf, RunArgs},
     kernel::{DEFAULT_CAPACITY, MAX_INTERFACES},
 };
 
@@ -21,10 +21,8 @@ const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHO
 /// What the command line and the file come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The interfaces by name, each once.
-    pub interfaces: Vec<String>,
-    /// The mode on all of them.
-    pub mode: Mode,
+    /// The interfaces by name, each once, and the mode on each.
+    pub interfaces: Vec<(String, Mode)>,
     /// The policy to begin with.
     pub policy: Policy,
     /// Entries of the table.
@@ -65,14 +63,41 @@ impl Settings {
         if let Some(name) = flags.interfaces.iter().find(|name| twice(*name)) {
             return Err(usage(format!("interface {name} is named twice")));
         }
+        let modes = modes(&flags.interfaces, &flags.modes)?;
         Ok(Self {
-            interfaces: flags.interfaces,
-            mode: flags.mode.unwrap_or_default(),
+            interfaces: flags.interfaces.into_iter().zip(modes).collect(),
             policy: flags.policy.policy(key),
             capacity: flags.capacity.unwrap_or(DEFAULT_CAPACITY),
             metrics: flags.metrics.unwrap_or(Metrics::At(DEFAULT_METRICS)),
         })
     }
+}
+
+/// The mode on each interface: what is said of it, else what is said of all, else the default.
+fn modes(interfaces: &[String], said: &[ModeOf]) -> Result<Vec<Mode>> {
+    for (number, ModeOf { interface, .. }) in said.iter().enumerate() {
+        if said[..number]
+            .iter()
+            .any(|earlier| earlier.interface == *interface)
+        {
+            return Err(usage(match interface {
+                Some(name) => format!("two modes for {name}: give one"),
+                None => "two modes for all interfaces: give one, or IFACE=MODE".to_owned(),
+            }));
+        }
+        if let Some(name) = interface.as_ref().filter(|name| !interfaces.contains(name)) {
+            return Err(usage(format!(
+                "a mode for {name}, which is not among the interfaces to attach to"
+            )));
+        }
+    }
+    let of = |name: Option<&String>| said.iter().find(|said| said.interface.as_ref() == name);
+    let mode = |name| {
+        of(Some(name))
+            .or(of(None))
+            .map_or(Mode::default(), |said| said.mode)
+    };
+    Ok(interfaces.iter().map(mode).collect())
 }
 
 /// A command line that asks for something impossible, as the exit code tells.

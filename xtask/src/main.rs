@@ -35,7 +35,9 @@ enum Task {
     Setup,
     /// Set up, then build target/release/xdp-dedup
     Build,
-    /// Build, then run the tests; arguments after `--` go to cargo test
+    /// Build, then run the tests and the lab's short run
+    ///
+    /// Arguments after `--` go to cargo test; then the lab is left out.
     Test {
         #[arg(last = true)]
         args: Vec<OsString>,
@@ -75,7 +77,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Lint => lint::run().map(done),
         Task::Bench { args } => bench::run(&args),
         Task::Demo => demo::run().map(done),
-        Task::Lab(args) => lab::run(args),
+        Task::Lab(args) => lab::run(&args),
     }
 }
 

@@ -11,7 +11,7 @@ use xdp_dedup_lab::{Options, report, software};
 use crate::commands::build;
 use crate::{process, setup, workspace};
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub struct Args {
     /// Print a JSON object a scenario, one a line
     #[arg(long)]
@@ -30,14 +30,37 @@ pub struct Args {
     pcap: Option<PathBuf>,
 }
 
+impl Args {
+    /// What `cargo xtask test` plays.
+    pub fn short() -> Self {
+        Self {
+            short: true,
+            ..Self::default()
+        }
+    }
+}
+
+/// What this machine or this user lacks for the lab, if anything.
+pub fn missing() -> Option<String> {
+    if !process::is_root() {
+        return Some(
+            "it makes network namespaces and loads XDP programs, which takes root".to_owned(),
+        );
+    }
+    let tools = process::require(&["apt-get", "dpkg-deb"]);
+    tools
+        .err()
+        .map(|error| format!("its programs come out of Debian's packages, and {error:#}"))
+}
+
 /// Builds, sets up and plays.
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: &Args) -> Result<ExitCode> {
     let scenarios = chosen(&args.only)?;
     if args.keep && scenarios.len() != 1 {
         bail!("--keep leaves one scenario up: say which by --only NAME");
     }
-    if !process::is_root() {
-        bail!("the lab makes network namespaces and loads XDP programs, which takes root");
+    if let Some(what) = missing() {
+        bail!("the lab cannot be played: {what}");
     }
     if let Some(folder) = &args.pcap {
         std::fs::create_dir_all(folder)
@@ -52,7 +75,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         short: args.short,
         json: args.json,
         keep: args.keep,
-        pcap: args.pcap,
+        pcap: args.pcap.clone(),
     };
     Ok(if report::run(&options, &scenarios)? {
         ExitCode::SUCCESS

@@ -1,17 +1,17 @@
 //! `cargo xtask test`: the build, then every test of the workspace but for the kernel crate, whose
-//! decisions live in xdp-dedup-common and whose object the other tests load. Exits as cargo test
-//! does. Tests that load the program into the kernel need root; without it they report themselves
-//! as skipped.
+//! decisions live in xdp-dedup-common and whose object the other tests load; then the lab's short
+//! run. Exits as cargo test does. Tests that load the program into the kernel need root; without it
+//! they report themselves as skipped.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::commands::build;
+use crate::commands::{build, lab};
 use crate::{cargo, process, say, setup, workspace};
 
-/// Builds and tests; `args` go to cargo test.
+/// Builds and tests; `args` go to cargo test, and then the lab is left out.
 pub fn run(args: &[OsString]) -> Result<ExitCode> {
     if !process::is_root() {
         say(
@@ -25,5 +25,15 @@ pub fn run(args: &[OsString]) -> Result<ExitCode> {
     test.args(["--workspace", "--exclude", "xdp-dedup-ebpf"])
         .args(args);
     cargo::prepend_path(&mut test, &workspace::setup_bin())?;
-    Ok(process::exit_code(process::status(&mut test)?))
+    let status = process::status(&mut test)?;
+    if !status.success() || !args.is_empty() {
+        return Ok(process::exit_code(status));
+    }
+    match lab::missing() {
+        None => lab::run(&lab::Args::short()),
+        Some(what) => {
+            say(format_args!("the lab is skipped: {what}"));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }
