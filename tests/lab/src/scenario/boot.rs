@@ -116,7 +116,7 @@ impl Boot {
 
     /// Waits until the client has so many answers in all to messages of this type.
     pub fn until_answered(&self, kind: MessageType, answers: usize) -> Result<()> {
-        let what = format!("{answers} answers to a {}", dhcp::name(kind));
+        let what = format!("answer {answers} to a {}", dhcp::name(kind));
         self.at_client.until(&what, PATIENCE, |messages| {
             tally::answers_to(messages, kind).count() >= answers
         })
@@ -149,19 +149,19 @@ impl Boot {
 
     /// Waits until the client has the address on its interface that it was granted last.
     pub fn until_it_has_its_address(&self) -> Result<()> {
+        self.until_answered(MessageType::Request, 1)?;
         let start = Instant::now();
         loop {
             let messages = self.at_client.messages();
             let granted = tally::answers_to(&messages, MessageType::Request).last();
             let granted = granted.and_then(|reply| reply.addresses.first());
-            if let Some(address) = granted {
-                let shown = (self.site.client.namespace).ip(&format!("-6 addr show dev {ETH0}"))?;
-                if shown.contains(&format!(" {address}/")) {
-                    return Ok(());
-                }
+            let address = granted.context("the last Reply has no address")?;
+            let shown = (self.site.client.namespace).ip(&format!("addr show dev {ETH0}"))?;
+            if shown.contains(&format!(" {address}/")) {
+                return Ok(());
             }
             if start.elapsed() > PATIENCE {
-                bail!("the client was granted {granted:?}, and does not have it");
+                bail!("the client was granted {address}, and does not have it: {shown}");
             }
             thread::sleep(GLANCE);
         }

@@ -21,20 +21,24 @@ pub const SCENARIO: Scenario = Scenario {
     packages: &[],
     only_by_name: false,
     rows: |short| {
+        // The longest first.
         let mut rows = vec![
+            Row::new("comes and goes", comes_and_goes),
+            Row::new("way back broken", |play| way_back_broken(play, 3)),
+            Row::new("dies with the answer", dies_with_the_answer),
             Row::new("relay killed", |play| {
                 dies_in_mid_exchange(play, Death::Killed)
             }),
             Row::new("relay unplugged", |play| {
                 dies_in_mid_exchange(play, Death::Unplugged)
             }),
-            Row::new("dies with the answer", dies_with_the_answer),
-            Row::new("way back broken", |play| way_back_broken(play, 3)),
-            Row::new("comes and goes", comes_and_goes),
             Row::new("one anycast source", one_anycast_source),
         ];
         if !short {
-            rows.push(Row::new("never escalated", |play| way_back_broken(play, 0)));
+            rows.insert(
+                2,
+                Row::new("never escalated", |play| way_back_broken(play, 0)),
+            );
         }
         rows
     },
