@@ -2,6 +2,7 @@
 //! first without the filter and then with it.
 
 pub mod dhcp;
+pub mod line;
 pub mod machine;
 pub mod network;
 pub mod play;

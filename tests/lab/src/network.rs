@@ -1,9 +1,12 @@
 //! What joins the lab's machines: segments (bridges) in a namespace of their own, and cables.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use testbed::namespace::Namespace;
 use testbed::veth::{self, End};
 
+use crate::line::Line;
 use crate::machine::Machine;
 
 /// A switch, with any number of segments that nothing joins.
@@ -72,6 +75,25 @@ impl Switch {
         self.namespace
             .ip(&format!("link set {port} master {segment}"))?;
         Ok(cable)
+    }
+
+    /// Makes a cable so long that every frame on it takes `delay` to `segment`, and as much back,
+    /// while the line is held. One cable of a switch can be.
+    ///
+    /// # Errors
+    ///
+    /// Where the cable is gone, or one has been made long already.
+    pub fn lengthen(&self, cable: &Cable, segment: &'static str, delay: Duration) -> Result<Line> {
+        let near = End::new(&self.namespace, "line-near", [0x42, 0, 0, 0, 0, 1]);
+        let far = End::new(&self.namespace, "line-far", [0x42, 0, 0, 0, 0, 2]);
+        veth::join(&near, &far)?;
+        for (port, place) in [
+            (cable.port.name, "nomaster"),
+            (far.name, &format!("master {segment}")),
+        ] {
+            self.namespace.ip(&format!("link set {port} {place}"))?;
+        }
+        Line::join(&cable.port, &near, delay)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
+use std::time::Duration;
 
 use crate::dhcp::{Message, MessageType};
 
@@ -68,6 +69,96 @@ impl ClientSide {
             .unwrap_or(0);
         side
     }
+}
+
+/// A message of a client's, and what became of each transmission of it.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// Its type.
+    pub kind: MessageType,
+    /// Its transaction-id.
+    pub transaction_id: [u8; 3],
+    /// The first one, and those that followed for want of an answer.
+    pub transmissions: Vec<Transmission>,
+}
+
+/// One sending of a message by the client.
+#[derive(Clone, Debug)]
+pub struct Transmission {
+    /// When the client sent it, since 1970.
+    pub time: Duration,
+    /// Who sent its copies towards the server, in the order in which they came there.
+    pub relayed: Vec<Ipv6Addr>,
+    /// Whose copies reached the server's stack.
+    pub reached: Vec<Ipv6Addr>,
+    /// Answers that the client got before it sent the message again.
+    pub answers: usize,
+}
+
+impl Sent {
+    /// The number of the first transmission that was answered, from 1, and how long after the very
+    /// first one it was sent.
+    pub fn answered(&self) -> Option<(usize, Duration)> {
+        let is_answered = |transmission: &Transmission| transmission.answers > 0;
+        let at = self.transmissions.iter().position(is_answered)?;
+        let waited = self.transmissions[at].time - self.transmissions[0].time;
+        Some((at + 1, waited))
+    }
+
+    /// All answers that the client got to it.
+    pub fn answers(&self) -> usize {
+        self.transmissions
+            .iter()
+            .map(|transmission| transmission.answers)
+            .sum()
+    }
+}
+
+/// The messages of a client, out of its own capture, of what the relays sent to the server, and of
+/// what of it reached the server's stack.
+pub fn sent(client: &[Message], relayed: &[Message], reached: &[Message]) -> Vec<Sent> {
+    let mut all: Vec<Sent> = Vec::new();
+    for (number, question) in client.iter().enumerate() {
+        if !question.outgoing {
+            continue;
+        }
+        let is_same = |other: &Message| other.transaction_id == question.transaction_id;
+        let again = client[number + 1..]
+            .iter()
+            .find(|later| later.outgoing && is_same(later));
+        let span = question.time..again.map_or(Duration::MAX, |later| later.time);
+        let during = |other: &&Message| is_same(other) && span.contains(&other.time);
+        let sources = |copies: &[Message]| {
+            copies
+                .iter()
+                .filter(during)
+                .filter(|copy| copy.peer() == Some(question.source))
+                .map(|copy| copy.source)
+                .collect()
+        };
+        let transmission = Transmission {
+            time: question.time,
+            relayed: sources(relayed),
+            reached: sources(reached),
+            answers: client
+                .iter()
+                .filter(during)
+                .filter(|answer| !answer.outgoing)
+                .count(),
+        };
+        let known = all.iter_mut().find(|sent| {
+            (sent.kind, sent.transaction_id) == (question.kind, question.transaction_id)
+        });
+        match known {
+            Some(sent) => sent.transmissions.push(transmission),
+            None => all.push(Sent {
+                kind: question.kind,
+                transaction_id: question.transaction_id,
+                transmissions: vec![transmission],
+            }),
+        }
+    }
+    all
 }
 
 /// How often each transmission of a client's message is in a capture: its copies by who it is of and

@@ -1,5 +1,7 @@
 //! DHCPv6 clients.
 
+mod dhcpcd;
+
 use anyhow::Result;
 
 use crate::machine::{Machine, Process};
@@ -21,6 +23,8 @@ exit 0
 pub enum Client {
     /// isc-dhcp-client.
     Dhclient,
+    /// dhcpcd.
+    Dhcpcd,
 }
 
 impl Client {
@@ -41,6 +45,7 @@ impl Client {
                 )?;
                 machine.start("dhclient", [&["-v"], DHCLIENT].concat())
             }
+            Self::Dhcpcd => dhcpcd::start(machine),
         }
     }
 
@@ -54,6 +59,7 @@ impl Client {
             Self::Dhclient => machine
                 .run("dhclient", [&["-r"], DHCLIENT].concat())
                 .map(drop),
+            Self::Dhcpcd => dhcpcd::release(machine),
         }
     }
 }
