@@ -11,6 +11,7 @@ pub mod site;
 pub mod software;
 pub mod tally;
 pub mod tap;
+pub mod trunk;
 
 use std::path::PathBuf;
 
