@@ -2,6 +2,7 @@
 
 mod exchange;
 mod mlag;
+mod servers;
 
 use anyhow::Result;
 
@@ -45,4 +46,4 @@ impl Row {
 }
 
 /// All scenarios, in the order in which they are played.
-pub const ALL: &[Scenario] = &[mlag::SCENARIO];
+pub const ALL: &[Scenario] = &[mlag::SCENARIO, servers::SCENARIO];
