@@ -2,6 +2,7 @@
 
 mod exchange;
 mod mlag;
+mod relays;
 mod servers;
 
 use anyhow::Result;
@@ -46,4 +47,4 @@ impl Row {
 }
 
 /// All scenarios, in the order in which they are played.
-pub const ALL: &[Scenario] = &[mlag::SCENARIO, servers::SCENARIO];
+pub const ALL: &[Scenario] = &[mlag::SCENARIO, servers::SCENARIO, relays::SCENARIO];
