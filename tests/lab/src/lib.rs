@@ -12,6 +12,7 @@ pub mod site;
 pub mod software;
 pub mod tally;
 pub mod tap;
+pub mod trunk;
 
 use std::path::PathBuf;
 

@@ -12,7 +12,7 @@ use crate::machine::Machine;
 /// A switch, with any number of segments that nothing joins.
 #[derive(Clone, Debug)]
 pub struct Switch {
-    namespace: Namespace,
+    pub(crate) namespace: Namespace,
 }
 
 /// A cable from a machine to a switch.

@@ -5,6 +5,8 @@ mod exchange;
 mod failover;
 mod lossy;
 mod mlag;
+mod relays;
+mod servers;
 
 use anyhow::Result;
 
@@ -48,4 +50,10 @@ impl Row {
 }
 
 /// All scenarios, in the order in which they are played.
-pub const ALL: &[Scenario] = &[mlag::SCENARIO, failover::SCENARIO, lossy::SCENARIO];
+pub const ALL: &[Scenario] = &[
+    mlag::SCENARIO,
+    servers::SCENARIO,
+    relays::SCENARIO,
+    failover::SCENARIO,
+    lossy::SCENARIO,
+];

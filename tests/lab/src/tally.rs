@@ -176,6 +176,16 @@ pub fn copies(messages: &[Message]) -> BTreeMap<(Ipv6Addr, Vec<u8>), Vec<&Messag
     copies
 }
 
+/// The longest time from the first copy of a transmission to its last one.
+pub fn longest_gap(messages: &[Message]) -> Duration {
+    let gaps = copies(messages).into_values().map(|copies| {
+        let times = copies.iter().map(|copy| copy.time);
+        let (first, last) = (times.clone().min(), times.max());
+        last.unwrap_or_default() - first.unwrap_or_default()
+    });
+    gaps.max().unwrap_or_default()
+}
+
 /// The answers in a client's capture to what it sent of this type.
 pub fn answers_to(messages: &[Message], kind: MessageType) -> impl Iterator<Item = &Message> {
     messages.iter().filter(move |answer| {

@@ -1,15 +1,16 @@
-//! One client's whole exchange at the site, from Solicit over Renew to Release, with the programs
-//! that a scenario chooses.
+//! One client's exchange at the site, from Solicit over Renew to Release, with the programs that a
+//! scenario chooses.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Result;
+use testbed::veth::XdpMode;
 
 use crate::dhcp::{self, Message, MessageType};
 use crate::play::{Play, Seen};
-use crate::site::{ETH0, RELAYS, SERVER, Site};
+use crate::site::{Layout, Site};
 use crate::software::client::Client;
 use crate::software::relay::Relay;
 use crate::software::server::{Lifetimes, Server};
@@ -26,64 +27,134 @@ const LIFETIMES: Lifetimes = Lifetimes {
 /// Most time that a step may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Who takes part.
+/// All of it.
+pub const WHOLE: &[MessageType] = &[MessageType::Renew, MessageType::Release];
+
+/// It without a renewal, for servers whose clients renew late.
+pub const WITHOUT_RENEWAL: &[MessageType] = &[MessageType::Request, MessageType::Release];
+
+/// Who takes part, and how far.
 #[derive(Clone, Copy, Debug)]
 pub struct Cast {
     pub client: Client,
     pub relays: [Relay; 2],
     pub server: Server,
+    /// The messages whose answer is waited for, one after the other. The client is told to send a
+    /// Release, and does the others by itself.
+    pub steps: &'static [MessageType],
+}
+
+impl Cast {
+    /// What most rows have.
+    pub const USUAL: Self = Self {
+        client: Client::Dhclient,
+        relays: [Relay::ISC; 2],
+        server: Server::Kea,
+        steps: WHOLE,
+    };
+}
+
+/// Where it is played.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setting {
+    pub layout: Layout,
+    /// Whether the filter is in the kernel's stack rather than in the NIC's driver.
+    pub generic: bool,
 }
 
 /// What was captured of it.
 pub struct Exchange {
     /// By the client itself.
     pub client: ClientSide,
+    /// Of that, the messages that the server answers but once, whatever comes.
+    pub answered_once: ClientSide,
+    /// And the others.
+    pub answered_each: ClientSide,
     /// What the relays sent to the server.
     pub relayed: Vec<Message>,
     /// What of it reached the server's stack.
     pub reached: Vec<Message>,
     /// The filter's counters, by verdict and reason.
     pub counters: Option<BTreeMap<(String, String), u64>>,
+    /// How the filter was attached.
+    pub mode: Option<XdpMode>,
     stage: Box<dyn Any + Send>,
 }
 
-/// Plays it.
+/// Plays it at the site that was reported.
 pub fn play(play: &Play<'_>, cast: Cast) -> Result<Exchange> {
-    let site = Site::new(play)?;
+    play_at(play, cast, Setting::default())
+}
+
+/// Plays it there.
+pub fn play_at(play: &Play<'_>, cast: Cast, setting: Setting) -> Result<Exchange> {
+    let site = Site::laid_out(play, setting.layout)?;
     let server = cast.server.start(&site.server, LIFETIMES)?;
-    let [a, b] = &site.relays;
-    let relays = [
-        cast.relays[0].start(&a.machine, RELAYS[0], SERVER)?,
-        cast.relays[1].start(&b.machine, RELAYS[1], SERVER)?,
-    ];
-    let filter = play.filter(&site.server, &["-i", ETH0])?;
+    let mut relays = Vec::new();
+    // The last ones first: the first ones may ask for their next hop at once.
+    for further in site.further_relays.iter().rev() {
+        relays.push(Relay::ISC.start(&further.machine, further.link, further.next)?);
+    }
+    for (relay, place) in cast.relays.iter().zip(&site.relays) {
+        relays.push(relay.start(&place.machine, place.link, place.next)?);
+    }
+    let nic = &site.server_cable.machine;
+    let mode = if setting.generic { "generic" } else { "native" };
+    let filter = play.filter(&site.server, &["-i", nic.name, "--mode", mode])?;
+    let mode = nic.xdp()?;
     let at_client = play.tap("client", &site.client_cable.machine)?;
     let on_wire = play.tap("wire", &site.server_cable.port)?;
-    let at_server = play.tap("server", &site.server_cable.machine)?;
+    let at_server = play.tap("server", nic)?;
 
-    let client = cast.client.start(&site.client)?;
-    let until_answered = |kind| {
-        let what = format!("answer to a {}", dhcp::name(kind));
-        at_client.until(&what, PATIENCE, |messages| {
-            answers_to(messages, kind).next().is_some()
-        })
-    };
-    until_answered(MessageType::Renew)?;
-    cast.client.release(&site.client, client)?;
-    until_answered(MessageType::Release)?;
+    let mut client = Some(cast.client.start(&site.client)?);
+    for &step in cast.steps {
+        let mut patience = PATIENCE;
+        match step {
+            MessageType::Release => {
+                if let Some(client) = client.take() {
+                    cast.client.release(&site.client, client)?;
+                }
+            }
+            MessageType::Renew => patience += cast.server.renewal(LIFETIMES),
+            _ => {}
+        }
+        let what = format!("answer to a {}", dhcp::name(step));
+        at_client.until(&what, patience, |messages| {
+            answers_to(messages, step).next().is_some()
+        })?;
+        on_wire.until("second copy", PATIENCE, |messages| {
+            let sent = messages.iter().filter(|message| message.kind == step);
+            sent.count() >= 2
+        })?;
+        if !play.filtered && !cast.server.ignores_second(step) {
+            at_client.until(&format!("second {what}"), PATIENCE, |messages| {
+                answers_to(messages, step).count() >= 2
+            })?;
+        }
+    }
 
-    let client = ClientSide::of(&at_client.finish()?);
+    let messages = at_client.finish()?;
+    let ignored: BTreeSet<_> = messages
+        .iter()
+        .filter(|message| message.outgoing && cast.server.ignores_second(message.kind))
+        .map(|message| message.transaction_id)
+        .collect();
+    let is_ignored = |message: &Message| ignored.contains(&message.transaction_id);
+    let (once, each): (Vec<_>, Vec<_>) = messages.iter().cloned().partition(is_ignored);
     let relayed = relay_forwards(on_wire.finish()?);
     let reached = relay_forwards(at_server.finish()?);
     let counters = match &filter {
-        Some(filter) => Some(filter.metrics()?.packets(ETH0)),
+        Some(filter) => Some(filter.metrics()?.packets(nic.name)),
         None => None,
     };
     Ok(Exchange {
-        client,
+        client: ClientSide::of(&messages),
+        answered_once: ClientSide::of(&once),
+        answered_each: ClientSide::of(&each),
         relayed,
         reached,
         counters,
+        mode,
         stage: Box::new((site, server, relays, filter)),
     })
 }
@@ -100,7 +171,6 @@ impl Exchange {
     pub fn seen(self) -> Seen {
         let mut seen = Seen::default();
         let ClientSide { sent, answers, .. } = self.client;
-        let copies = |messages| copies(messages).values().map(Vec::len).max().unwrap_or(0);
         seen.say(format!("{sent} messages, {answers} answers"));
         if self.client.addresses_offered > 1 {
             seen.say(format!(
@@ -126,17 +196,40 @@ impl Exchange {
 
         seen.must(sent >= 3, format!("the client sent but {sent} messages"));
         seen.must(
-            copies(&self.relayed) == 2,
+            copies(&self.relayed)
+                .values()
+                .all(|copies| copies.len() == 2),
             "the relays did not both send a copy of each message",
         );
-        let Some(counters) = &self.counters else {
-            seen.must(
-                self.client.fewest_answers == 2 && self.client.most_answers == 2,
-                "the fault did not show: not two answers to each message",
-            );
-            seen.hold(self.stage);
-            return seen;
-        };
+        match &self.counters {
+            None => self.judge_fault(&mut seen),
+            Some(counters) => self.judge_filter(counters, &mut seen),
+        }
+        seen.hold(self.stage);
+        seen
+    }
+
+    /// Without the filter.
+    fn judge_fault(&self, seen: &mut Seen) {
+        if self.answered_once.sent > 0 {
+            seen.say("the server itself leaves the second Release unanswered");
+        }
+        seen.must(
+            self.each_arrived(2),
+            "not both copies of each message reached the server",
+        );
+        seen.must(
+            self.answered_each.fewest_answers == 2 && self.answered_each.most_answers == 2,
+            "the fault did not show: not two answers to each message",
+        );
+        seen.must(
+            self.answered_once.answers == self.answered_once.sent,
+            "not one answer to each message of a type that is answered once",
+        );
+    }
+
+    /// With it.
+    fn judge_filter(&self, counters: &BTreeMap<(String, String), u64>, seen: &mut Seen) {
         let count = |verdict: &str, reason: &str| {
             let key = (verdict.to_owned(), reason.to_owned());
             counters.get(&key).copied().unwrap_or(0)
@@ -153,14 +246,26 @@ impl Exchange {
             "the server complains to the client",
         );
         seen.must(
-            copies(&self.reached) == 1,
-            "a copy reached the server after the first",
+            self.each_arrived(1),
+            "not exactly one copy of each message reached the server",
         );
+        let transactions: BTreeSet<_> = self
+            .relayed
+            .iter()
+            .map(|message| (message.peer(), message.name(), message.transaction_id))
+            .collect();
+        let as_counted: u64 = counters.values().sum();
         seen.must(
-            self.reached.len() + dropped as usize == self.relayed.len(),
-            "the counters do not tell what became of each frame",
+            self.reached.len() + dropped as usize == self.relayed.len()
+                && as_counted as usize == self.relayed.len()
+                && count("pass", "first") as usize == transactions.len(),
+            format!("the counters do not tell what became of each frame: {counters:?}"),
         );
-        seen.hold(self.stage);
-        seen
+    }
+
+    /// Whether all that was relayed reached the server, in so many copies.
+    fn each_arrived(&self, times: usize) -> bool {
+        let (relayed, reached) = (copies(&self.relayed), copies(&self.reached));
+        reached.keys().eq(relayed.keys()) && reached.values().all(|copies| copies.len() == times)
     }
 }

@@ -3,8 +3,6 @@
 use super::exchange::{self, Cast};
 use super::{Row, Scenario};
 use crate::software::client::Client;
-use crate::software::relay::Relay;
-use crate::software::server::Server;
 
 pub const SCENARIO: Scenario = Scenario {
     name: "mlag",
@@ -19,8 +17,7 @@ pub const SCENARIO: Scenario = Scenario {
 fn row(name: &str, client: Client) -> Row {
     let cast = Cast {
         client,
-        relays: [Relay::ISC; 2],
-        server: Server::Kea,
+        ..Cast::USUAL
     };
     Row::new(name, move |play| Ok(exchange::play(play, cast)?.seen()))
 }

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use anyhow::Result;
 
-use super::until_it_serves;
+use super::{PATIENCE, until_it_serves};
 use crate::machine::{Machine, Process};
 use crate::site::{DOWN, UP};
 
@@ -18,6 +18,10 @@ pub enum Relay {
     },
     /// dnsmasq as a relay: it looks up the client's MAC address first, and adds it as option 79.
     Dnsmasq,
+    /// wide-dhcpv6-relay: it adds an Interface-Id behind the message, and sends from port 546.
+    Wide,
+    /// dibbler-relay: it adds an Interface-Id, here in front of the message.
+    Dibbler,
 }
 
 impl Relay {
@@ -55,8 +59,51 @@ impl Relay {
                     &format!("--dhcp-relay={link},{server}"),
                 ],
             ),
+            Self::Wide => wide(machine, server),
+            Self::Dibbler => dibbler(machine, server),
         }?;
         until_it_serves(&mut process, machine)?;
         Ok(process)
     }
+
+    /// Whether it adds an Interface-Id.
+    pub fn adds_interface_id(self) -> bool {
+        match self {
+            Self::Dhcrelay { interface_id } => interface_id,
+            Self::Dnsmasq => false,
+            Self::Wide | Self::Dibbler => true,
+        }
+    }
+}
+
+fn wide(machine: &Machine, server: Ipv6Addr) -> Result<Process> {
+    let server = server.to_string();
+    let pid_file = "/run/dhcp6relay.pid";
+    let mut relay = machine.start(
+        "dhcp6relay",
+        ["-f", "-D", "-r", UP, "-s", &server, "-p", pid_file, DOWN],
+    )?;
+    relay.until_it_says("dhcp6relay started", PATIENCE)?;
+    Ok(relay)
+}
+
+fn dibbler(machine: &Machine, server: Ipv6Addr) -> Result<Process> {
+    let configuration = format!(
+        "log-level 8
+log-mode short
+interface-id-order before
+iface {DOWN} {{
+    client multicast yes
+    interface-id 5020
+}}
+iface {UP} {{
+    server unicast {server}
+    interface-id 5021
+}}
+"
+    );
+    machine.write("/etc/dibbler/relay.conf", configuration)?;
+    let mut relay = machine.start("dibbler-relay", ["run"])?;
+    relay.until_it_says("Accepting messages", PATIENCE)?;
+    Ok(relay)
 }
