@@ -23,6 +23,8 @@ pub struct Message {
     pub time: Duration,
     /// Whether the captured interface sent it.
     pub outgoing: bool,
+    /// Length of the frame, in bytes.
+    pub length: usize,
     /// VLAN tags on the frame.
     pub tags: usize,
     /// Where the packet came from: of a relayed message, the last relay.
@@ -84,6 +86,7 @@ impl Message {
         let mut read = Self {
             time,
             outgoing,
+            length: frame.len(),
             tags: packet.link_exts.len(),
             source: ip.header().source_addr(),
             destination: ip.header().destination_addr(),

@@ -1,6 +1,7 @@
 //! The scenarios: what each is called, what is expected of it, and the rows that it is played in.
 
 mod exchange;
+mod load;
 mod mlag;
 
 use anyhow::Result;
@@ -45,4 +46,4 @@ impl Row {
 }
 
 /// All scenarios, in the order in which they are played.
-pub const ALL: &[Scenario] = &[mlag::SCENARIO];
+pub const ALL: &[Scenario] = &[mlag::SCENARIO, load::SCENARIO];

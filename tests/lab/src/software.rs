@@ -2,8 +2,10 @@
 //! how it says that it is ready.
 
 pub mod client;
+pub mod perfdhcp;
 pub mod relay;
 pub mod server;
+pub mod tcpdump;
 
 use std::time::Duration;
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
+use std::time::Duration;
 
 use crate::dhcp::{Message, MessageType};
 
@@ -83,6 +84,26 @@ pub fn copies(messages: &[Message]) -> BTreeMap<(Ipv6Addr, Vec<u8>), Vec<&Messag
         }
     }
     copies
+}
+
+/// How long after the first copy of each transmission the others came, in order of length.
+pub fn gaps(messages: &[Message]) -> Vec<Duration> {
+    let mut gaps = Vec::new();
+    for copies in copies(messages).into_values() {
+        let [first, others @ ..] = &copies[..] else {
+            continue;
+        };
+        gaps.extend(others.iter().map(|copy| copy.time.abs_diff(first.time)));
+    }
+    gaps.sort_unstable();
+    gaps
+}
+
+/// What so many in a hundred of these are not longer than; they are in order.
+pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let place = (sorted.len() * percent).div_ceil(100);
+    let found = sorted.get(place.saturating_sub(1));
+    found.copied().unwrap_or_default()
 }
 
 /// The answers in a client's capture to what it sent of this type.
