@@ -1,6 +1,7 @@
 //! The scenarios: what each is called, what is expected of it, and the rows that it is played in.
 
 mod exchange;
+mod firmware;
 mod load;
 mod mlag;
 
@@ -46,4 +47,4 @@ impl Row {
 }
 
 /// All scenarios, in the order in which they are played.
-pub const ALL: &[Scenario] = &[mlag::SCENARIO, load::SCENARIO];
+pub const ALL: &[Scenario] = &[mlag::SCENARIO, firmware::SCENARIO, load::SCENARIO];

@@ -8,9 +8,10 @@ use testbed::daemon::Metrics;
 use super::{Row, Scenario};
 use crate::play::{Play, Seen};
 use crate::site::{ETH0, RELAYS, SERVER, Site};
+use crate::software::kea::Kea;
 use crate::software::perfdhcp::{Load, Report};
 use crate::software::relay::Relay;
-use crate::software::server::{Kea, Lifetimes};
+use crate::software::server::Lifetimes;
 use crate::software::tcpdump::Capture;
 use crate::tally;
 

@@ -1,15 +1,12 @@
 //! DHCPv6 servers.
 
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
+use anyhow::Result;
 
-use super::{PATIENCE, until_it_serves};
+use super::kea::Kea;
+use super::until_it_serves;
 use crate::machine::{Machine, Process};
-use crate::site::{ETH0, SERVER};
 
 /// How long what a server grants is good.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +39,7 @@ pub enum Server {
 }
 
 impl Server {
-    /// Starts it on a machine that has the address [`SERVER`] on `eth0`: it grants addresses of the
+    /// Starts it on a machine that has the address [`SERVER`](crate::site::SERVER) on `eth0`: it grants addresses of the
     /// relays' link.
     ///
     /// # Errors
@@ -50,107 +47,9 @@ impl Server {
     /// With its log, where it does not come up.
     pub fn start(self, machine: &Machine, lifetimes: Lifetimes) -> Result<Process> {
         let mut process = match self {
-            Self::Kea => kea(machine, Kea::new(lifetimes)),
+            Self::Kea => Kea::new(lifetimes).start(machine),
         }?;
         until_it_serves(&mut process, machine)?;
         Ok(process)
     }
-}
-
-/// Kea, where a scenario wants more of it than a [`Server`].
-#[derive(Clone, Copy, Debug)]
-pub struct Kea {
-    /// How long what it grants is good.
-    pub lifetimes: Lifetimes,
-    /// What it tells clients to boot.
-    pub boot_file: &'static str,
-    /// Whether it logs each lease.
-    pub logs_leases: bool,
-}
-
-impl Kea {
-    /// As people run it.
-    pub const fn new(lifetimes: Lifetimes) -> Self {
-        Self {
-            lifetimes,
-            boot_file: "http://[2001:db8:b::1]/snponly.efi",
-            logs_leases: true,
-        }
-    }
-
-    /// Starts it, as [`Server::start`] does.
-    ///
-    /// # Errors
-    ///
-    /// With its log, where it does not come up.
-    pub fn start(self, machine: &Machine) -> Result<Process> {
-        let mut process = kea(machine, self)?;
-        until_it_serves(&mut process, machine)?;
-        Ok(process)
-    }
-
-    /// Asks the one that runs on the machine for a statistic, such as `pkt6-received`.
-    ///
-    /// # Errors
-    ///
-    /// Where it does not answer, or has none of this name.
-    pub fn statistic(machine: &Machine, name: &str) -> Result<u64> {
-        let question = json!({ "command": "statistic-get", "arguments": { "name": name } });
-        let ask = || -> Result<Value> {
-            let mut socket = UnixStream::connect(machine.path(KEA_SOCKET))?;
-            socket.set_read_timeout(Some(PATIENCE))?;
-            socket.write_all(question.to_string().as_bytes())?;
-            let mut answer = String::new();
-            socket.read_to_string(&mut answer)?;
-            Ok(serde_json::from_str(&answer)?)
-        };
-        let answer = ask().with_context(|| format!("cannot ask Kea for {name}"))?;
-        answer["arguments"][name][0][0]
-            .as_u64()
-            .with_context(|| format!("Kea does not tell {name}, but: {answer}"))
-    }
-}
-
-/// Where Kea takes commands.
-const KEA_SOCKET: &str = "/run/kea.sock";
-
-fn kea(machine: &Machine, kea: Kea) -> Result<Process> {
-    let lifetimes = kea.lifetimes;
-    let leases = if kea.logs_leases { "INFO" } else { "WARN" };
-    let log = json!([ { "output": "stdout", "flush": true } ]);
-    let configuration = json!({ "Dhcp6": {
-        "data-directory": "/var/lib/kea",
-        "interfaces-config": { "interfaces": [ ETH0, format!("{ETH0}/{SERVER}") ] },
-        "control-socket": { "socket-type": "unix", "socket-name": KEA_SOCKET },
-        "lease-database": { "type": "memfile", "persist": false },
-        "server-id": { "type": "LL", "persist": false, "identifier": "0200000000b7" },
-        "renew-timer": lifetimes.renew.as_secs(),
-        "rebind-timer": lifetimes.rebind.as_secs(),
-        "preferred-lifetime": lifetimes.preferred.as_secs(),
-        "valid-lifetime": lifetimes.valid.as_secs(),
-        "option-data": [
-            { "name": "dns-servers", "data": "2001:db8:b::53" },
-            { "name": "bootfile-url", "data": kea.boot_file },
-        ],
-        "subnet6": [ {
-            "id": 1,
-            "subnet": "2001:db8:1::/64",
-            "rapid-commit": true,
-            "pools": [ { "pool": "2001:db8:1:0:1::/80" } ],
-        } ],
-        "loggers": [
-            { "name": "kea-dhcp6", "severity": "INFO", "output_options": log },
-            { "name": "kea-dhcp6.leases", "severity": leases, "output_options": log },
-        ],
-    } });
-    machine.write("/etc/kea/kea-dhcp6.conf", configuration.to_string())?;
-    machine.write("/var/lib/kea/.keep", "")?;
-    let mut kea =
-        machine.start_with("kea-dhcp6", ["-c", "/etc/kea/kea-dhcp6.conf"], |command| {
-            command
-                .env("KEA_PIDFILE_DIR", "/var/lib/kea")
-                .env("KEA_LOCKFILE_DIR", "none");
-        })?;
-    kea.until_it_says("DHCP6_STARTED", PATIENCE)?;
-    Ok(kea)
 }
