@@ -24,6 +24,8 @@ pub struct Message {
     pub time: Duration,
     /// Whether the captured interface sent it.
     pub outgoing: bool,
+    /// Length of the frame, in bytes.
+    pub length: usize,
     /// VLAN tags on the frame.
     pub tags: usize,
     /// Where the packet came from: of a relayed message, the last relay.
@@ -100,6 +102,7 @@ impl Message {
         let mut read = Self {
             time,
             outgoing,
+            length: frame.len(),
             tags: packet.link_exts.len(),
             source: ip.header().source_addr(),
             source_port: udp.source_port(),

@@ -78,6 +78,15 @@ impl Machine {
             .sysctl("net/ipv6/conf/all/dad_transmits", "0")
             .ok();
         namespace.sysctl("net/ipv6/conf/default/dad_transmits", "0")?;
+        Self::on(system, name, namespace)
+    }
+
+    /// As [`new`](Self::new), on a network that is there already.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn on(system: &Path, name: &'static str, namespace: Namespace) -> Result<Self> {
         let init = Init::start(system, name, &namespace)
             .with_context(|| format!("cannot start the machine `{name}`"))?;
         let machine = Self {

@@ -3,6 +3,8 @@
 mod boot;
 mod exchange;
 mod failover;
+mod firmware;
+mod load;
 mod lossy;
 mod mlag;
 mod relays;
@@ -54,6 +56,8 @@ pub const ALL: &[Scenario] = &[
     mlag::SCENARIO,
     servers::SCENARIO,
     relays::SCENARIO,
+    firmware::SCENARIO,
     failover::SCENARIO,
     lossy::SCENARIO,
+    load::SCENARIO,
 ];

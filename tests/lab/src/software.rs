@@ -2,8 +2,14 @@
 //! how it says that it is ready.
 
 pub mod client;
+pub mod kea;
+pub mod perfdhcp;
 pub mod relay;
+pub mod router;
 pub mod server;
+pub mod tcpdump;
+pub mod tftp;
+pub mod uefi;
 
 use std::time::Duration;
 

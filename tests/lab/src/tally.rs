@@ -176,14 +176,24 @@ pub fn copies(messages: &[Message]) -> BTreeMap<(Ipv6Addr, Vec<u8>), Vec<&Messag
     copies
 }
 
-/// The longest time from the first copy of a transmission to its last one.
-pub fn longest_gap(messages: &[Message]) -> Duration {
-    let gaps = copies(messages).into_values().map(|copies| {
-        let times = copies.iter().map(|copy| copy.time);
-        let (first, last) = (times.clone().min(), times.max());
-        last.unwrap_or_default() - first.unwrap_or_default()
-    });
-    gaps.max().unwrap_or_default()
+/// How long after the first copy of each transmission the others came, in order of length.
+pub fn gaps(messages: &[Message]) -> Vec<Duration> {
+    let mut gaps = Vec::new();
+    for copies in copies(messages).into_values() {
+        let [first, others @ ..] = &copies[..] else {
+            continue;
+        };
+        gaps.extend(others.iter().map(|copy| copy.time.abs_diff(first.time)));
+    }
+    gaps.sort_unstable();
+    gaps
+}
+
+/// What so many in a hundred of these are not longer than; they are in order.
+pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let place = (sorted.len() * percent).div_ceil(100);
+    let found = sorted.get(place.saturating_sub(1));
+    found.copied().unwrap_or_default()
 }
 
 /// The answers in a client's capture to what it sent of this type.

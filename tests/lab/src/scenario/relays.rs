@@ -12,7 +12,7 @@ use crate::dhcp::{Checksum, Message};
 use crate::play::{Play, Seen};
 use crate::site::{Layout, RELAYS};
 use crate::software::relay::Relay;
-use crate::tally::longest_gap;
+use crate::tally;
 
 pub const SCENARIO: Scenario = Scenario {
     name: "relays",
@@ -144,7 +144,8 @@ impl Case {
         }
         let offsets: BTreeSet<_> = relayed.iter().map(|message| message.offset).collect();
         let shown: Vec<_> = offsets.iter().map(usize::to_string).collect();
-        let gap = longest_gap(relayed).as_secs_f64() * 1000.0;
+        let gap = tally::gaps(relayed).last().copied().unwrap_or_default();
+        let gap = gap.as_secs_f64() * 1000.0;
         seen.say(format!(
             "message at byte {} of the payload, copies up to {gap:.2} ms apart",
             shown.join(" and ")

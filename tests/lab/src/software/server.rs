@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde_json::json;
 use testbed::veth::Mac;
 
+use super::kea::Kea;
 use super::{PATIENCE, until_it_serves};
 use crate::dhcp::MessageType;
 use crate::machine::{Machine, Process};
@@ -53,7 +54,7 @@ pub enum Server {
 }
 
 impl Server {
-    /// Starts it on a machine that has the address [`SERVER`] on `eth0`: it grants addresses of the
+    /// Starts it on a machine that has the address [`SERVER`](crate::site::SERVER) on `eth0`: it grants addresses of the
     /// relays' link.
     ///
     /// # Errors
@@ -61,7 +62,7 @@ impl Server {
     /// With its log, where it does not come up.
     pub fn start(self, machine: &Machine, lifetimes: Lifetimes) -> Result<Process> {
         let mut process = match self {
-            Self::Kea => kea(machine, lifetimes),
+            Self::Kea => Kea::new(lifetimes).start(machine),
             Self::Dnsmasq => dnsmasq(machine, lifetimes),
             Self::Dhcpd => dhcpd(machine, lifetimes),
             Self::Coredhcp => coredhcp(machine),
@@ -89,44 +90,6 @@ impl Server {
         // After the first one it no longer knows the client.
         self == Self::Dibbler && kind == MessageType::Release
     }
-}
-
-fn kea(machine: &Machine, lifetimes: Lifetimes) -> Result<Process> {
-    let configuration = json!({ "Dhcp6": {
-        "data-directory": "/var/lib/kea",
-        "interfaces-config": { "interfaces": [ ETH0, format!("{ETH0}/{SERVER}") ] },
-        "lease-database": { "type": "memfile", "persist": false },
-        "server-id": { "type": "LL", "persist": false, "identifier": "0200000000b7" },
-        "renew-timer": lifetimes.renew.as_secs(),
-        "rebind-timer": lifetimes.rebind.as_secs(),
-        "preferred-lifetime": lifetimes.preferred.as_secs(),
-        "valid-lifetime": lifetimes.valid.as_secs(),
-        "option-data": [
-            { "name": "dns-servers", "data": "2001:db8:b::53" },
-            { "name": "bootfile-url", "data": "http://[2001:db8:b::1]/snponly.efi" },
-        ],
-        "subnet6": [ {
-            "id": 1,
-            "subnet": "2001:db8:1::/64",
-            "rapid-commit": true,
-            "pools": [ { "pool": "2001:db8:1:0:1::/80" } ],
-        } ],
-        "loggers": [ {
-            "name": "kea-dhcp6",
-            "severity": "INFO",
-            "output_options": [ { "output": "stdout", "flush": true } ],
-        } ],
-    } });
-    machine.write("/etc/kea/kea-dhcp6.conf", configuration.to_string())?;
-    machine.write("/var/lib/kea/.keep", "")?;
-    let mut kea =
-        machine.start_with("kea-dhcp6", ["-c", "/etc/kea/kea-dhcp6.conf"], |command| {
-            command
-                .env("KEA_PIDFILE_DIR", "/var/lib/kea")
-                .env("KEA_LOCKFILE_DIR", "none");
-        })?;
-    kea.until_it_says("DHCP6_STARTED", PATIENCE)?;
-    Ok(kea)
 }
 
 /// The addresses that are granted.
