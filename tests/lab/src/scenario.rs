@@ -9,6 +9,7 @@ mod lossy;
 mod mlag;
 mod relays;
 mod servers;
+mod two_nics;
 
 use anyhow::Result;
 
@@ -59,5 +60,6 @@ pub const ALL: &[Scenario] = &[
     firmware::SCENARIO,
     failover::SCENARIO,
     lossy::SCENARIO,
+    two_nics::SCENARIO,
     load::SCENARIO,
 ];

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::line::Line;
 use crate::machine::Machine;
 use crate::network::{Cable, Switch};
 use crate::play::Play;
@@ -42,6 +43,8 @@ pub const ACCESS: &str = "access";
 pub const CORE: &str = "core";
 /// The client's interface, and the server's.
 pub const ETH0: &str = "eth0";
+/// The server's second NIC, where it has one.
+pub const ETH1: &str = "eth1";
 /// The server's NIC where it is on a trunk: its `eth0` is then the VLAN interface.
 pub const TRUNK: &str = "trunk";
 /// The VLAN of the relays and the server, on a trunk.
@@ -52,6 +55,9 @@ pub const CLIENT_MAC: [u8; 6] = [0x02, 0x25, 0x90, 0xfc, 0xd3, 0x8c];
 pub const DOWN: &str = "downlink";
 /// A relay's interface towards the server.
 pub const UP: &str = "uplink";
+
+/// The address of the server's second NIC.
+const SECOND_NIC: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xe, 0, 0, 0, 0, 0xb007);
 
 /// Length of every prefix here.
 const PREFIX: u8 = 64;
@@ -70,6 +76,7 @@ impl Upper {
     const AGGREGATION: Self = Self::new("aggregation", 0xc);
     const DISTRIBUTION: Self = Self::new("distribution", 0xd);
     const CORE: Self = Self::new(CORE, 0xb);
+    const SECOND_CORE: Self = Self::new("second-core", 0xe);
 
     /// Those on the way from the pair to the server, by how many further relays there are.
     const WAYS: [&[Self]; 3] = [
@@ -99,6 +106,9 @@ pub struct Layout {
     pub further_relays: usize,
     /// Whether the server's NIC is on a trunk, where frames are tagged.
     pub trunk: bool,
+    /// Whether relay B reaches the server by another NIC than relay A, and how much longer that way
+    /// is.
+    pub second_nic: Option<Duration>,
     /// Whether the pair leaves its checksums to NICs, which here means that they stay partial.
     pub checksum_offload: bool,
 }
@@ -120,8 +130,12 @@ pub struct Site {
     pub server: Machine,
     /// Its cable to the core segment.
     pub server_cable: Cable,
-    /// What makes that cable a trunk.
+    /// The cable of its second NIC, if it has one.
+    pub second_cable: Option<Cable>,
+    /// What makes the server's cable a trunk.
     _trunk: Option<Trunk>,
+    /// What makes relay B's way longer.
+    _line: Option<Line>,
 }
 
 /// A machine that is to relay.
@@ -190,10 +204,22 @@ impl Site {
             }
         };
         let [a, b] = RELAYS.map(|link| (ACCESS, link));
+        let way_of_b = match layout.second_nic {
+            Some(_) => Upper::SECOND_CORE,
+            None => way[0],
+        };
+        let second_cable = match layout.second_nic {
+            Some(_) => Some(second_nic(&switch, &server)?),
+            None => None,
+        };
         let relays = [
             RelayMachine::new(play, &switch, &Which::A, a, way[0], next(0))?,
-            RelayMachine::new(play, &switch, &Which::B, b, way[0], next(0))?,
+            RelayMachine::new(play, &switch, &Which::B, b, way_of_b, next(0))?,
         ];
+        let line = match layout.second_nic {
+            Some(delay) => Some(switch.lengthen(&relays[1].up, way_of_b.name, delay)?),
+            None => None,
+        };
         let mut further_relays = Vec::new();
         for (level, (which, above)) in Which::FURTHER.iter().zip(&way[1..]).enumerate() {
             let below = (way[level].name, way[level].address(which));
@@ -211,7 +237,16 @@ impl Site {
         let back = &behind(a).namespace;
         back.ip(&format!("route add 2001:db8:1::/64 via {}", a.uplink))?;
         back.ip(&format!("route add {}/128 via {}", b.link, b.uplink))?;
-        for relay in relays.iter().chain(&further_relays) {
+        if second_cable.is_some() {
+            let gateway = format!("route add {SERVER}/128 via {SECOND_NIC}");
+            b.machine.namespace.ip(&gateway)?;
+            acquaint(&b.machine, SECOND_NIC)?;
+            acquaint(&server, b.uplink)?;
+        }
+        let on_its_link = relays
+            .iter()
+            .filter(|relay| second_cable.is_none() || relay.link != RELAYS[1]);
+        for relay in on_its_link.chain(&further_relays) {
             acquaint(&relay.machine, relay.next)?;
             acquaint(behind(relay), relay.uplink)?;
         }
@@ -226,9 +261,27 @@ impl Site {
             further_relays,
             server,
             server_cable,
+            second_cable,
             _trunk: trunk,
+            _line: line,
         })
     }
+}
+
+/// A second NIC of the server, `eth1`, in a segment of its own.
+fn second_nic(switch: &Switch, server: &Machine) -> Result<Cable> {
+    let segment = Upper::SECOND_CORE.name;
+    switch.segment(segment)?;
+    let [a, b, c, d, e, f] = SERVER_MAC;
+    let cable = switch.plug(
+        segment,
+        "server-second",
+        server,
+        ETH1,
+        [a, b, c, d, e ^ 1, f],
+    )?;
+    cable.machine.address(SECOND_NIC, PREFIX)?;
+    Ok(cable)
 }
 
 /// One of the relays.

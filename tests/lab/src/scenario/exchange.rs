@@ -9,12 +9,14 @@ use anyhow::Result;
 use testbed::veth::XdpMode;
 
 use crate::dhcp::{self, Message, MessageType};
+use crate::network::Cable;
 use crate::play::{Play, Seen};
 use crate::site::{Layout, Site};
 use crate::software::client::Client;
 use crate::software::relay::Relay;
 use crate::software::server::{Lifetimes, Server};
 use crate::tally::{ClientSide, answers_to, copies};
+use crate::tap::Tap;
 
 /// Short enough to see the client renew.
 const LIFETIMES: Lifetimes = Lifetimes {
@@ -55,12 +57,24 @@ impl Cast {
 }
 
 /// Where it is played.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Setting {
     pub layout: Layout,
-    /// Whether the filter is in the kernel's stack rather than in the NIC's driver.
-    pub generic: bool,
+    /// How the filter is attached to the server's NIC, and to its second one.
+    pub modes: [XdpMode; 2],
 }
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self {
+            layout: Layout::default(),
+            modes: [XdpMode::Native; 2],
+        }
+    }
+}
+
+/// Frames by verdict and reason.
+pub type Counters = BTreeMap<(String, String), u64>;
 
 /// What was captured of it.
 pub struct Exchange {
@@ -74,10 +88,10 @@ pub struct Exchange {
     pub relayed: Vec<Message>,
     /// What of it reached the server's stack.
     pub reached: Vec<Message>,
-    /// The filter's counters, by verdict and reason.
-    pub counters: Option<BTreeMap<(String, String), u64>>,
-    /// How the filter was attached.
-    pub mode: Option<XdpMode>,
+    /// The filter's counters on each of the server's NICs, by verdict and reason.
+    pub counters: Option<Vec<Counters>>,
+    /// How the filter was attached to each, and how it was to be.
+    modes: Vec<(Option<XdpMode>, Option<XdpMode>)>,
     stage: Box<dyn Any + Send>,
 }
 
@@ -98,13 +112,32 @@ pub fn play_at(play: &Play<'_>, cast: Cast, setting: Setting) -> Result<Exchange
     for (relay, place) in cast.relays.iter().zip(&site.relays) {
         relays.push(relay.start(&place.machine, place.link, place.next)?);
     }
-    let nic = &site.server_cable.machine;
-    let mode = if setting.generic { "generic" } else { "native" };
-    let filter = play.filter(&site.server, &["-i", nic.name, "--mode", mode])?;
-    let mode = nic.xdp()?;
+    let cables: Vec<&Cable> = [&site.server_cable]
+        .into_iter()
+        .chain(&site.second_cable)
+        .collect();
+    let mut arguments = Vec::new();
+    for (cable, mode) in cables.iter().zip(setting.modes) {
+        let nic = cable.machine.name;
+        let mode = match mode {
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+        };
+        let of_nic = format!("{nic}={mode}");
+        arguments.extend(["-i".to_owned(), nic.to_owned(), "--mode".to_owned(), of_nic]);
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let filter = play.filter(&site.server, &arguments)?;
+    let mut modes = Vec::new();
+    for (cable, mode) in cables.iter().zip(setting.modes) {
+        modes.push((cable.machine.xdp()?, play.filtered.then_some(mode)));
+    }
     let at_client = play.tap("client", &site.client_cable.machine)?;
-    let on_wire = play.tap("wire", &site.server_cable.port)?;
-    let at_server = play.tap("server", nic)?;
+    let (mut on_wire, mut at_server) = (Vec::new(), Vec::new());
+    for (cable, number) in cables.iter().zip(["", "-second"]) {
+        on_wire.push(play.tap(&format!("wire{number}"), &cable.port)?);
+        at_server.push(play.tap(&format!("server{number}"), &cable.machine)?);
+    }
 
     let mut client = Some(cast.client.start(&site.client)?);
     for &step in cast.steps {
@@ -122,10 +155,13 @@ pub fn play_at(play: &Play<'_>, cast: Cast, setting: Setting) -> Result<Exchange
         at_client.until(&what, patience, |messages| {
             answers_to(messages, step).next().is_some()
         })?;
-        on_wire.until("second copy", PATIENCE, |messages| {
-            let sent = messages.iter().filter(|message| message.kind == step);
-            sent.count() >= 2
-        })?;
+        // Both copies come by one cable, or by one each.
+        for wire in &on_wire {
+            wire.until("both copies", PATIENCE, |messages| {
+                let sent = messages.iter().filter(|message| message.kind == step);
+                sent.count() * on_wire.len() >= 2
+            })?;
+        }
         if !play.filtered && !cast.server.ignores_second(step) {
             at_client.until(&format!("second {what}"), PATIENCE, |messages| {
                 answers_to(messages, step).count() >= 2
@@ -141,10 +177,16 @@ pub fn play_at(play: &Play<'_>, cast: Cast, setting: Setting) -> Result<Exchange
         .collect();
     let is_ignored = |message: &Message| ignored.contains(&message.transaction_id);
     let (once, each): (Vec<_>, Vec<_>) = messages.iter().cloned().partition(is_ignored);
-    let relayed = relay_forwards(on_wire.finish()?);
-    let reached = relay_forwards(at_server.finish()?);
+    let relayed = relay_forwards(on_wire)?;
+    let reached = relay_forwards(at_server)?;
     let counters = match &filter {
-        Some(filter) => Some(filter.metrics()?.packets(nic.name)),
+        Some(filter) => {
+            let metrics = filter.metrics()?;
+            let of_nics = cables
+                .iter()
+                .map(|cable| metrics.packets(cable.machine.name));
+            Some(of_nics.collect())
+        }
         None => None,
     };
     Ok(Exchange {
@@ -154,16 +196,29 @@ pub fn play_at(play: &Play<'_>, cast: Cast, setting: Setting) -> Result<Exchange
         relayed,
         reached,
         counters,
-        mode,
+        modes,
         stage: Box::new((site, server, relays, filter)),
     })
 }
 
-fn relay_forwards(messages: Vec<Message>) -> Vec<Message> {
-    messages
-        .into_iter()
-        .filter(Message::is_relay_forward)
-        .collect()
+/// What these captures have of them together, in the order of time.
+fn relay_forwards(taps: Vec<Tap>) -> Result<Vec<Message>> {
+    let mut messages = Vec::new();
+    for tap in taps {
+        messages.extend(tap.finish()?);
+    }
+    messages.retain(Message::is_relay_forward);
+    messages.sort_by_key(|message| message.time);
+    Ok(messages)
+}
+
+/// How often frames came to an end for this reason on these NICs together.
+pub fn count(counters: &[Counters], verdict: &str, reason: &str) -> u64 {
+    let key = (verdict.to_owned(), reason.to_owned());
+    counters
+        .iter()
+        .filter_map(|counters| counters.get(&key))
+        .sum()
 }
 
 impl Exchange {
@@ -201,6 +256,12 @@ impl Exchange {
                 .all(|copies| copies.len() == 2),
             "the relays did not both send a copy of each message",
         );
+        for (found, expected) in &self.modes {
+            seen.must(
+                found == expected,
+                format!("the filter is there as {found:?} instead of {expected:?}"),
+            );
+        }
         match &self.counters {
             None => self.judge_fault(&mut seen),
             Some(counters) => self.judge_filter(counters, &mut seen),
@@ -229,12 +290,8 @@ impl Exchange {
     }
 
     /// With it.
-    fn judge_filter(&self, counters: &BTreeMap<(String, String), u64>, seen: &mut Seen) {
-        let count = |verdict: &str, reason: &str| {
-            let key = (verdict.to_owned(), reason.to_owned());
-            counters.get(&key).copied().unwrap_or(0)
-        };
-        let dropped = count("drop", "duplicate");
+    fn judge_filter(&self, counters: &[Counters], seen: &mut Seen) {
+        let dropped = count(counters, "drop", "duplicate");
         seen.say(format!("{dropped} copies dropped"));
         seen.figure("duplicates_dropped", dropped);
         seen.must(
@@ -254,11 +311,11 @@ impl Exchange {
             .iter()
             .map(|message| (message.peer(), message.name(), message.transaction_id))
             .collect();
-        let as_counted: u64 = counters.values().sum();
+        let as_counted: u64 = counters.iter().flat_map(BTreeMap::values).sum();
         seen.must(
             self.reached.len() + dropped as usize == self.relayed.len()
                 && as_counted as usize == self.relayed.len()
-                && count("pass", "first") as usize == transactions.len(),
+                && count(counters, "pass", "first") as usize == transactions.len(),
             format!("the counters do not tell what became of each frame: {counters:?}"),
         );
     }

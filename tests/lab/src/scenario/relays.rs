@@ -55,11 +55,11 @@ fn rows(short: bool) -> Vec<Row> {
     };
     let native = |layout| Setting {
         layout,
-        generic: false,
+        ..Setting::default()
     };
     let generic = |layout| Setting {
         layout,
-        generic: true,
+        modes: [XdpMode::Generic; 2],
     };
     let with_id = [ISC, ISC_WITH_ID];
     let mut rows = vec![
@@ -111,19 +111,10 @@ impl Case {
             ..Cast::USUAL
         };
         let exchange = exchange::play_at(play, cast, self.setting)?;
-        let (relayed, mode) = (exchange.relayed.clone(), exchange.mode);
+        let relayed = exchange.relayed.clone();
         let mut seen = exchange.seen();
         self.judge_copies(&relayed, &mut seen);
         self.judge_frames(&relayed, &mut seen);
-        let expected = if self.setting.generic {
-            XdpMode::Generic
-        } else {
-            XdpMode::Native
-        };
-        seen.must(
-            mode == play.filtered.then_some(expected),
-            format!("the filter is there as {mode:?}"),
-        );
         Ok(seen)
     }
 
@@ -160,6 +151,7 @@ impl Case {
             further_relays,
             trunk,
             checksum_offload,
+            second_nic: _,
         } = self.setting.layout;
         let count = |holds: &dyn Fn(&Message) -> bool| {
             relayed.iter().filter(|message| holds(message)).count()

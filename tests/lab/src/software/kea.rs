@@ -60,7 +60,7 @@ impl Kea {
         let log = json!([ { "output": "stdout", "flush": true } ]);
         json!({ "Dhcp6": {
             "data-directory": "/var/lib/kea",
-            "interfaces-config": { "interfaces": [ ETH0, format!("{ETH0}/{SERVER}") ] },
+            "interfaces-config": { "interfaces": [ "*", format!("{ETH0}/{SERVER}") ] },
             "control-socket": { "socket-type": "unix", "socket-name": SOCKET },
             "lease-database": { "type": "memfile", "persist": false },
             "server-id": { "type": "LL", "persist": false, "identifier": "0200000000b7" },
