@@ -13,9 +13,10 @@ pub struct ClientSide {
     pub sent: usize,
     /// Answers that came.
     pub answers: usize,
-    /// The most answers to messages of one type and transaction-id, per time that the client sent it.
+    /// The most answers to messages of one type and transaction-id, per time that the client sent it,
+    /// rounded up.
     pub most_answers: usize,
-    /// The fewest.
+    /// The fewest, rounded down.
     pub fewest_answers: usize,
     /// The most different addresses that were offered to one Solicit.
     pub addresses_offered: usize,
@@ -58,10 +59,10 @@ impl ClientSide {
             }
         }
         let transactions: Vec<Transaction> = open.into_values().flatten().collect();
-        let answers =
-            |transaction: &Transaction| transaction.answers.div_ceil(transaction.sent.max(1));
-        side.most_answers = transactions.iter().map(answers).max().unwrap_or(0);
-        side.fewest_answers = transactions.iter().map(answers).min().unwrap_or(0);
+        let most = |open: &Transaction| open.answers.div_ceil(open.sent);
+        let fewest = |open: &Transaction| open.answers / open.sent;
+        side.most_answers = transactions.iter().map(most).max().unwrap_or(0);
+        side.fewest_answers = transactions.iter().map(fewest).min().unwrap_or(0);
         side.addresses_offered = transactions
             .iter()
             .map(|transaction| transaction.offered.len())
