@@ -100,7 +100,36 @@ fn play_row<'a>(options: &Options, scenario: &Scenario, row: &'a Row) -> RowRepo
     }
 }
 
+/// Most times that a row is played because the machine is busy with something else.
+const TRIES: usize = 4;
+
 fn play(options: &Options, scenario: &Scenario, row: &Row, filtered: bool) -> (Seen, Vec<Machine>) {
+    let mut excuses = Vec::new();
+    loop {
+        let (mut seen, machines) = play_once(options, scenario, row, filtered);
+        match seen.excuse.take() {
+            Some(excuse) if !seen.complaints.is_empty() && excuses.len() + 1 < TRIES => {
+                excuses.push(excuse);
+            }
+            _ => {
+                if !excuses.is_empty() {
+                    seen.say(format!(
+                        "(played again, as the machine was busy: {})",
+                        excuses.join(", ")
+                    ));
+                }
+                return (seen, machines);
+            }
+        }
+    }
+}
+
+fn play_once(
+    options: &Options,
+    scenario: &Scenario,
+    row: &Row,
+    filtered: bool,
+) -> (Seen, Vec<Machine>) {
     let play = Play::new(options, scenario.name, &row.name, filtered);
     let played = panic::catch_unwind(AssertUnwindSafe(|| (row.play)(&play)))
         .unwrap_or_else(|panic| Err(anyhow!("a panic: {}", message(&*panic))));

@@ -51,6 +51,8 @@ pub struct Boot {
 pub struct Outcome {
     /// The client's messages.
     pub sent: Vec<Sent>,
+    /// What the relays sent towards the server.
+    relayed: Vec<Message>,
     /// Answers that came to each relay.
     pub answers_to_relays: [usize; 2],
     /// What the filter counted, by verdict and reason.
@@ -187,6 +189,7 @@ impl Boot {
         };
         Ok(Outcome {
             sent: tally::sent(&client, &relayed, &reached),
+            relayed,
             answers_to_relays,
             counters,
             escalate_every: self.escalate_every,
@@ -200,6 +203,7 @@ impl Outcome {
     /// client's transmissions, and with the filter no copy without a reason.
     pub fn seen(&self) -> Seen {
         let mut seen = Seen::default();
+        seen.excuse_if_busy(&self.relayed);
         let messages = self.sent.len();
         let Totals {
             transmissions,

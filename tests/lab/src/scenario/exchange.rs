@@ -239,6 +239,7 @@ impl Exchange {
                 self.client.complaints.join(", ")
             ));
         }
+        seen.excuse_if_busy(&self.relayed);
         seen.figure("messages_sent_by_client", sent);
         seen.figure("answers_to_client", answers);
         seen.figure(

@@ -149,6 +149,7 @@ impl Observed {
                 server.frames, self.received_by_kea
             ),
         );
+        seen.excuse_if_busy(&self.on_wire.messages);
         let gaps = tally::gaps(&self.on_wire.messages);
         let [usual, late] = [50, 99].map(|percent| tally::percentile(&gaps, percent));
         seen.say(format!(
