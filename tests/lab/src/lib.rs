@@ -6,6 +6,7 @@ pub mod line;
 pub mod machine;
 pub mod network;
 pub mod play;
+pub mod priority;
 pub mod report;
 pub mod scenario;
 pub mod site;

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::Options;
 use crate::machine::Machine;
 use crate::play::{Play, Seen};
+use crate::priority::Priority;
 use crate::scenario::{Row, Scenario};
 
 /// What became of a row.
@@ -86,6 +87,9 @@ fn take<'a>(next: &AtomicUsize, rows: &'a [Row]) -> Option<(usize, &'a Row)> {
 }
 
 fn play_row<'a>(options: &Options, scenario: &Scenario, row: &'a Row) -> RowReport<'a> {
+    // Whoever waits for a CPU behind what else this computer is busy with answers too late for the
+    // filter's window, or for a client's patience: machines of their own would not wait.
+    let _priority = Priority::take();
     let (without, _) = play(options, scenario, row, false);
     let (with, kept) = play(options, scenario, row, true);
     RowReport {
