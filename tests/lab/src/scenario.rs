@@ -50,6 +50,11 @@ impl Row {
             play: Box::new(play),
         }
     }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 /// All scenarios, in the order in which they are played.
