@@ -5,6 +5,7 @@ pub mod dhcp;
 pub mod machine;
 pub mod network;
 pub mod play;
+pub mod priority;
 pub mod report;
 pub mod scenario;
 pub mod site;
