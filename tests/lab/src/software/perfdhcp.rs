@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
 
-use crate::machine::Machine;
+use crate::machine::{Machine, Process};
 use crate::site::ETH0;
 
 /// How long it waits for answers after its last message, and what it takes for lost.
@@ -13,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What it is to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
-    /// Four-way exchanges in all.
+    /// Four-way exchanges in all; it may begin some more.
     pub exchanges: usize,
     /// Four-way exchanges that begin each second.
     pub per_second: usize,
@@ -42,11 +43,6 @@ pub struct Report {
 }
 
 impl Load {
-    /// Messages that it sends: a Solicit and a Request an exchange.
-    pub fn messages(self) -> usize {
-        2 * self.exchanges
-    }
-
     /// How long it takes.
     fn duration(self) -> Duration {
         Duration::from_secs_f64(self.exchanges as f64 / self.per_second as f64)
@@ -70,20 +66,60 @@ impl Load {
                 &self.per_second.to_string(),
                 "-R",
                 &exchanges,
-                // Once for Solicits and once for Requests: then it ends with the last answer.
                 "-n",
                 &exchanges,
-                "-n",
-                &exchanges,
+                // A line a second on how far it is.
+                "-t",
+                "1",
                 "-W",
                 &PATIENCE.as_micros().to_string(),
                 "-d",
                 &PATIENCE.as_secs().to_string(),
             ],
         )?;
-        process.wait(self.duration() * 2 + PATIENCE * 2)?;
+        let patience = self.duration() * 2 + PATIENCE * 2;
+        let all_answered = |process: &Process| {
+            let printed = process.log();
+            let progress = printed.lines().rev().find_map(Progress::read);
+            progress.is_some_and(|progress| progress.is_done(self.exchanges))
+        };
+        if process
+            .until("answer to each message", patience, all_answered)
+            .is_ok()
+        {
+            process.signal(Signal::SIGINT)?;
+        }
+        // Else it has given up waiting for answers by itself.
+        process.wait(PATIENCE)?;
         let printed = process.log();
         Report::read(&printed).with_context(|| format!("perfdhcp reports nothing, but: {printed}"))
+    }
+}
+
+/// How far it is: Solicits, Requests and their answers.
+struct Progress {
+    sent: [usize; 2],
+    received: [usize; 2],
+}
+
+impl Progress {
+    /// Reads a line such as `sent: 249/248; received: 248/247; drops: 1/1; rejected: 0/0`.
+    fn read(line: &str) -> Option<Self> {
+        let (sent, rest) = line.strip_prefix("sent: ")?.split_once("; received: ")?;
+        let (received, _) = rest.split_once(';')?;
+        let pair = |text: &str| {
+            let (solicits, requests) = text.split_once('/')?;
+            Some([solicits.parse().ok()?, requests.parse().ok()?])
+        };
+        Some(Self {
+            sent: pair(sent)?,
+            received: pair(received)?,
+        })
+    }
+
+    fn is_done(&self, exchanges: usize) -> bool {
+        let [solicits, requests] = self.sent;
+        solicits >= exchanges && requests == solicits && self.received == self.sent
     }
 }
 
@@ -97,6 +133,11 @@ impl Report {
             solicits: Answered::read(solicits)?,
             requests: Answered::read(requests)?,
         })
+    }
+
+    /// Messages that were sent.
+    pub fn messages(&self) -> usize {
+        self.solicits.sent + self.requests.sent
     }
 
     /// Four-way exchanges that were completed.
@@ -134,6 +175,18 @@ impl Answered {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_is_done_when_all_is_sent_and_answered() {
+        let done = |line| Progress::read(line).map(|progress| progress.is_done(200));
+        let line = "sent: 201/201; received: 201/201; drops: 0/0; rejected: 0/0";
+        assert_eq!(done(line), Some(true));
+        let line = "sent: 201/201; received: 201/200; drops: 0/1; rejected: 0/0";
+        assert_eq!(done(line), Some(false));
+        let line = "sent: 99/99; received: 99/99; drops: 0/0; rejected: 0/0";
+        assert_eq!(done(line), Some(false));
+        assert_eq!(done("Scenario: basic."), None);
+    }
 
     #[test]
     fn the_report_is_read() -> Result<()> {
