@@ -7,7 +7,6 @@ use testbed::daemon::Metrics;
 
 use super::{Row, Scenario};
 use crate::play::{Play, Seen};
-use crate::priority::Priority;
 use crate::site::{ETH0, RELAYS, SERVER, Site};
 use crate::software::kea::Kea;
 use crate::software::perfdhcp::{Load, Report};
@@ -44,8 +43,6 @@ const LONG: Load = Load {
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn play_load(play: &Play<'_>, load: Load) -> Result<Seen> {
-    // What else this machine does must not look like loss.
-    let priority = Priority::take();
     let site = Site::new(play)?;
     let kea = Kea {
         logs_leases: false,
@@ -74,7 +71,6 @@ fn play_load(play: &Play<'_>, load: Load) -> Result<Seen> {
     // Whether all came is judged later.
     let _ = on_wire.until(relayed + reached, PATIENCE);
     let _ = at_server.until(reached + reached, PATIENCE);
-    drop(priority);
     let observed = Observed {
         perfdhcp,
         on_wire: on_wire.finish()?,
