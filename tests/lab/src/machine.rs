@@ -6,10 +6,12 @@
 //! It ends when its standard input does, which this process holds: so nothing outlives the lab,
 //! whatever ends it. A look inside from another terminal: `nsenter --target PID --all`.
 
+use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::net::Ipv6Addr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::panic;
@@ -141,6 +143,51 @@ impl Machine {
                 .filter_map(|line| line.split_whitespace().nth(1));
             locals.any(|local| local.ends_with(&port))
         })
+    }
+
+    /// The addresses of global scope that its interface has.
+    ///
+    /// # Errors
+    ///
+    /// Where the machine is gone.
+    pub fn addresses(&self, interface: &str) -> Result<BTreeSet<Ipv6Addr>> {
+        // linux/net/ipv6/addrconf.c: address, index, prefix length, scope, flags, name.
+        let all = fs::read_to_string(format!("/proc/{}/net/if_inet6", self.init.pid))
+            .with_context(|| format!("cannot read the addresses of {}", self.name))?;
+        let address = |line: &str| match line.split_whitespace().collect::<Vec<_>>()[..] {
+            [address, _, _, "00", _, name] if name == interface => {
+                u128::from_str_radix(address, 16).ok().map(Ipv6Addr::from)
+            }
+            _ => None,
+        };
+        Ok(all.lines().filter_map(address).collect())
+    }
+
+    /// Waits until its interface has these addresses of global scope, and no others.
+    ///
+    /// # Errors
+    ///
+    /// With those that it has, where it has not come to that in time.
+    pub fn until_it_has(
+        &self,
+        interface: &str,
+        addresses: &BTreeSet<Ipv6Addr>,
+        patience: Duration,
+    ) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let has = self.addresses(interface)?;
+            if has == *addresses {
+                return Ok(());
+            }
+            if start.elapsed() > patience {
+                bail!(
+                    "{interface} of {} has {has:?}, and not {addresses:?}",
+                    self.name
+                );
+            }
+            thread::sleep(GLANCE);
+        }
     }
 
     /// Starts a program, whose output goes to a log in the machine.

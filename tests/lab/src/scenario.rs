@@ -9,6 +9,7 @@ mod lossy;
 mod mlag;
 mod relays;
 mod servers;
+mod strict_client;
 mod two_nics;
 
 use anyhow::Result;
@@ -62,6 +63,7 @@ pub const ALL: &[Scenario] = &[
     mlag::SCENARIO,
     servers::SCENARIO,
     relays::SCENARIO,
+    strict_client::SCENARIO,
     firmware::SCENARIO,
     failover::SCENARIO,
     lossy::SCENARIO,

@@ -1,12 +1,14 @@
 //! The programs of the lab, as Debian's packages have them: how each is configured and started, and
 //! how it says that it is ready.
 
+pub mod bus;
 pub mod client;
 pub mod kea;
 pub mod perfdhcp;
 pub mod relay;
 pub mod router;
 pub mod server;
+pub mod strict_client;
 pub mod tcpdump;
 pub mod tftp;
 pub mod uefi;

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use crate::dhcp::{Message, MessageType};
+use crate::dhcp::{self, Message, MessageType};
 
 /// What the client's own capture says of an exchange.
 #[derive(Debug, Default)]
 pub struct ClientSide {
     /// Messages that the client sent.
     pub sent: usize,
+    /// How many of each type, in the order of the first of each.
+    pub kinds: Vec<(MessageType, usize)>,
     /// Answers that came.
     pub answers: usize,
     /// The most answers to messages of one type and transaction-id, per time that the client sent it,
@@ -18,43 +20,55 @@ pub struct ClientSide {
     pub most_answers: usize,
     /// The fewest, rounded down.
     pub fewest_answers: usize,
-    /// The most different addresses that were offered to one Solicit.
+    /// The most different addresses that were offered, or granted at once, for one Solicit.
     pub addresses_offered: usize,
-    /// Answers that complained, such as of NoBinding.
+    /// Answers that complained, such as "NoBinding to a Release".
     pub complaints: Vec<String>,
 }
 
 impl ClientSide {
     /// Counts the messages of one client's capture.
     pub fn of(messages: &[Message]) -> Self {
-        #[derive(Default)]
         struct Transaction {
+            kind: MessageType,
             sent: usize,
             answers: usize,
             offered: BTreeSet<Ipv6Addr>,
         }
         let mut side = Self::default();
         let mut open: BTreeMap<[u8; 3], Vec<Transaction>> = BTreeMap::new();
-        let mut kinds: BTreeMap<[u8; 3], MessageType> = BTreeMap::new();
         for message in messages {
             let transactions = open.entry(message.transaction_id).or_default();
             if message.outgoing {
                 side.sent += 1;
-                // Some clients use the transaction-id of their Solicit for the Request too.
-                if kinds.insert(message.transaction_id, message.kind) != Some(message.kind) {
-                    transactions.push(Transaction::default());
+                match side
+                    .kinds
+                    .iter_mut()
+                    .find(|(kind, _)| *kind == message.kind)
+                {
+                    Some((_, sent)) => *sent += 1,
+                    None => side.kinds.push((message.kind, 1)),
                 }
-                if let Some(transaction) = transactions.last_mut() {
-                    transaction.sent += 1;
+                // Some clients use the transaction-id of their Solicit for the Request too.
+                match transactions.last_mut() {
+                    Some(transaction) if transaction.kind == message.kind => transaction.sent += 1,
+                    _ => transactions.push(Transaction {
+                        kind: message.kind,
+                        sent: 1,
+                        answers: 0,
+                        offered: BTreeSet::new(),
+                    }),
                 }
             } else if let Some(transaction) = transactions.last_mut() {
                 side.answers += 1;
                 transaction.answers += 1;
-                if message.kind == MessageType::Advertise {
+                if transaction.kind == MessageType::Solicit {
                     transaction.offered.extend(&message.addresses);
                 }
-                for status in &message.complaints {
-                    side.complaints.push(format!("{status:?}"));
+                // A server may say it of the message and of each address in it.
+                if let Some(status) = message.complaints.first() {
+                    let question = dhcp::name(transaction.kind);
+                    side.complaints.push(format!("{status:?} to a {question}"));
                 }
             }
         }

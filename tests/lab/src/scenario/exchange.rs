@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -11,23 +12,25 @@ use testbed::veth::XdpMode;
 use crate::dhcp::{self, Message, MessageType};
 use crate::network::Cable;
 use crate::play::{Play, Seen};
-use crate::site::{Layout, Site};
+use crate::site::{ETH0, Layout, Site};
 use crate::software::client::Client;
 use crate::software::relay::Relay;
+use crate::software::router;
 use crate::software::server::{Lifetimes, Server};
 use crate::tally::{ClientSide, answers_to, copies};
 use crate::tap::Tap;
 
-/// Short enough to see the client renew.
+/// Short enough to see the client renew, and the rest long enough that none asks any server instead:
+/// systemd's timers may be ten seconds late, and WIDE takes no less than 30 seconds for that.
 const LIFETIMES: Lifetimes = Lifetimes {
     renew: Duration::from_secs(2),
-    rebind: Duration::from_secs(8),
-    preferred: Duration::from_secs(12),
-    valid: Duration::from_secs(16),
+    rebind: Duration::from_secs(30),
+    preferred: Duration::from_secs(60),
+    valid: Duration::from_secs(120),
 };
 
 /// Most time that a step may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// All of it.
 pub const WHOLE: &[MessageType] = &[MessageType::Renew, MessageType::Release];
@@ -84,6 +87,8 @@ pub struct Exchange {
     pub answered_once: ClientSide,
     /// And the others.
     pub answered_each: ClientSide,
+    /// Addresses that the server granted.
+    pub granted: BTreeSet<Ipv6Addr>,
     /// What the relays sent to the server.
     pub relayed: Vec<Message>,
     /// What of it reached the server's stack.
@@ -139,13 +144,21 @@ pub fn play_at(play: &Play<'_>, cast: Cast, setting: Setting) -> Result<Exchange
         at_server.push(play.tap(&format!("server{number}"), &cable.machine)?);
     }
 
-    let mut client = Some(cast.client.start(&site.client)?);
+    let router = match cast.client.waits_for_router() {
+        true => Some(router::start(&site.relays[0].machine)?),
+        false => None,
+    };
+    let ignores_second = |kind| cast.server.ignores_second(kind);
+    let mut client = cast.client.start(&site.client)?;
     for &step in cast.steps {
         let mut patience = PATIENCE;
         match step {
             MessageType::Release => {
-                if let Some(client) = client.take() {
-                    cast.client.release(&site.client, client)?;
+                let granted = granted(&at_client.messages());
+                site.client.until_it_has(ETH0, &granted, PATIENCE)?;
+                cast.client.release(&site.client, &mut client)?;
+                if !cast.client.releases() {
+                    break;
                 }
             }
             MessageType::Renew => patience += cast.server.renewal(LIFETIMES),
@@ -162,21 +175,22 @@ pub fn play_at(play: &Play<'_>, cast: Cast, setting: Setting) -> Result<Exchange
                 sent.count() * on_wire.len() >= 2
             })?;
         }
-        if !play.filtered && !cast.server.ignores_second(step) {
+        if !play.filtered && !ignores_second(step) {
             at_client.until(&format!("second {what}"), PATIENCE, |messages| {
                 answers_to(messages, step).count() >= 2
             })?;
         }
     }
+    site.client.until_it_has(ETH0, &BTreeSet::new(), PATIENCE)?;
+    settle(
+        &at_client,
+        &on_wire,
+        if play.filtered { 1 } else { 2 },
+        ignores_second,
+    );
 
     let messages = at_client.finish()?;
-    let ignored: BTreeSet<_> = messages
-        .iter()
-        .filter(|message| message.outgoing && cast.server.ignores_second(message.kind))
-        .map(|message| message.transaction_id)
-        .collect();
-    let is_ignored = |message: &Message| ignored.contains(&message.transaction_id);
-    let (once, each): (Vec<_>, Vec<_>) = messages.iter().cloned().partition(is_ignored);
+    let (once, each) = by_answers(&messages, ignores_second);
     let relayed = relay_forwards(on_wire)?;
     let reached = relay_forwards(at_server)?;
     let counters = match &filter {
@@ -193,12 +207,57 @@ pub fn play_at(play: &Play<'_>, cast: Cast, setting: Setting) -> Result<Exchange
         client: ClientSide::of(&messages),
         answered_once: ClientSide::of(&once),
         answered_each: ClientSide::of(&each),
+        granted: granted(&messages),
         relayed,
         reached,
         counters,
         modes,
-        stage: Box::new((site, server, relays, filter)),
+        stage: Box::new((site, server, relays, router, filter)),
     })
+}
+
+/// The transactions of a client's capture that the server answers but once, whatever comes, and the
+/// others.
+fn by_answers(
+    messages: &[Message],
+    ignores_second: impl Fn(MessageType) -> bool,
+) -> (Vec<Message>, Vec<Message>) {
+    let once: BTreeSet<_> = messages
+        .iter()
+        .filter(|message| message.outgoing && ignores_second(message.kind))
+        .map(|message| message.transaction_id)
+        .collect();
+    let is_answered_once = |message: &Message| once.contains(&message.transaction_id);
+    messages.iter().cloned().partition(is_answered_once)
+}
+
+/// Waits for what is on its way: both copies of each of the client's messages, and so many answers to
+/// each. What does not come in time is missed by those who look at the captures.
+pub fn settle(
+    at_client: &Tap,
+    on_wire: &[Tap],
+    answers: usize,
+    ignores_second: impl Fn(MessageType) -> bool,
+) {
+    let _ = at_client.until("last answer", PATIENCE, |messages| {
+        let (_, each) = by_answers(messages, &ignores_second);
+        ClientSide::of(&each).fewest_answers >= answers
+    });
+    let sent = ClientSide::of(&at_client.messages()).sent;
+    for wire in on_wire {
+        let _ = wire.until("last copy", PATIENCE, |messages| {
+            let forwards = messages.iter().filter(|message| message.is_relay_forward());
+            forwards.count() * on_wire.len() >= 2 * sent
+        });
+    }
+}
+
+/// The addresses in the Replies so far.
+fn granted(messages: &[Message]) -> BTreeSet<Ipv6Addr> {
+    let replies = messages
+        .iter()
+        .filter(|message| message.kind == MessageType::Reply);
+    replies.flat_map(|reply| reply.addresses.clone()).collect()
 }
 
 /// What these captures have of them together, in the order of time.
@@ -226,18 +285,32 @@ impl Exchange {
     pub fn seen(self) -> Seen {
         let mut seen = Seen::default();
         let ClientSide { sent, answers, .. } = self.client;
-        seen.say(format!("{sent} messages, {answers} answers"));
+        let kinds = self.client.kinds.iter().map(|(kind, times)| match times {
+            1 => dhcp::name(*kind),
+            times => format!("{times} {}s", dhcp::name(*kind)),
+        });
+        seen.say(format!(
+            "{sent} messages ({}), {answers} answers",
+            kinds.collect::<Vec<_>>().join(", ")
+        ));
+        if let Some(lease) = self.granted.first() {
+            seen.say(format!("lease {lease}"));
+        }
         if self.client.addresses_offered > 1 {
             seen.say(format!(
                 "{} addresses offered for one Solicit",
                 self.client.addresses_offered
             ));
         }
-        if !self.client.complaints.is_empty() {
-            seen.say(format!(
-                "server complains: {}",
-                self.client.complaints.join(", ")
-            ));
+        let mut complaints: BTreeMap<&str, usize> = BTreeMap::new();
+        for complaint in &self.client.complaints {
+            *complaints.entry(complaint).or_default() += 1;
+        }
+        for (complaint, times) in complaints {
+            seen.say(match times {
+                1 => format!("server complains: {complaint}"),
+                times => format!("server complains {times} times: {complaint}"),
+            });
         }
         seen.excuse_if_busy(&self.relayed);
         seen.figure("messages_sent_by_client", sent);
@@ -249,8 +322,13 @@ impl Exchange {
         seen.figure("complaints_of_server", self.client.complaints.clone());
         seen.figure("frames_relayed", self.relayed.len());
         seen.figure("frames_at_server", self.reached.len());
+        seen.figure("addresses_granted", self.granted.len());
 
-        seen.must(sent >= 3, format!("the client sent but {sent} messages"));
+        // That it is on the interface was waited for.
+        seen.must(
+            self.granted.len() == 1,
+            format!("not one address was granted, but {:?}", self.granted),
+        );
         seen.must(
             copies(&self.relayed)
                 .values()

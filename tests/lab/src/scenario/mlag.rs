@@ -9,10 +9,30 @@ pub const SCENARIO: Scenario = Scenario {
     expected: "two relays, Kea, each client's whole exchange: two answers to each message; with the \
                filter exactly one",
     at_once: 4,
-    packages: &[],
+    packages: &["connman", "dbus", "network-manager"],
     only_by_name: false,
-    rows: |_| vec![row("dhclient", Client::Dhclient)],
+    rows,
 };
+
+/// The longest first; NetworkManager and networkd renew when they like, up to ten seconds late.
+const LONG: [(&str, Client); 4] = [
+    ("systemd-networkd", Client::Networkd),
+    ("NetworkManager", Client::NetworkManager),
+    ("ConnMan", Client::Connman),
+    ("dibbler-client", Client::Dibbler),
+];
+
+const QUICK: [(&str, Client); 3] = [
+    ("dhclient", Client::Dhclient),
+    ("dhcpcd", Client::Dhcpcd),
+    ("WIDE dhcp6c", Client::Wide),
+];
+
+fn rows(short: bool) -> Vec<Row> {
+    let long = if short { &[] } else { &LONG[..] };
+    let clients = long.iter().chain(&QUICK);
+    clients.map(|(name, client)| row(name, *client)).collect()
+}
 
 fn row(name: &str, client: Client) -> Row {
     let cast = Cast {

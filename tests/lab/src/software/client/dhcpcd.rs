@@ -1,9 +1,16 @@
 //! dhcpcd.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
+use nix::sys::signal::Signal;
 
 use crate::machine::{Machine, Process};
 use crate::site::ETH0;
+use crate::software::PATIENCE;
+
+/// How long it may take to say that it has heard a signal.
+const HEARD: Duration = Duration::from_millis(500);
 
 /// It asks without waiting for a router.
 const CONFIGURATION: &str = "\
@@ -14,20 +21,31 @@ interface eth0
 ia_na 1
 ";
 
-/// It finds the one that runs by its arguments.
-const ARGUMENTS: &[&str] = &["-f", "/etc/lab/dhcpcd.conf", "-c", "/bin/true", ETH0];
-
 pub fn start(machine: &Machine) -> Result<Process> {
     machine.write("/etc/lab/dhcpcd.conf", CONFIGURATION)?;
     // It drops privileges before it writes there.
     let folders = ["/run/dhcpcd", "/var/lib/dhcpcd"];
     machine.run("mkdir", [&["-p"], &folders[..]].concat())?;
     machine.run("chown", [&["dhcpcd"], &folders[..]].concat())?;
-    machine.start("dhcpcd", [&["-B", "-d"], ARGUMENTS].concat())
+    let configuration = "/etc/lab/dhcpcd.conf";
+    machine.start(
+        "dhcpcd",
+        ["-B", "-d", "-f", configuration, "-c", "/bin/true", ETH0],
+    )
 }
 
-pub fn release(machine: &Machine) -> Result<()> {
-    machine
-        .run("dhcpcd", [&["-k"], ARGUMENTS].concat())
-        .map(drop)
+/// Sends what `dhcpcd -k` does. dhcpcd 9.4.1 gives nothing back while it waits for the answer to its
+/// Renew, and it loses a signal that comes while it waits for its privileged part, as it does after
+/// each answer: so this waits for the one, and sends it until it was heard.
+pub fn release(process: &mut Process) -> Result<()> {
+    process.until_it_says("/bin/true RENEW6", PATIENCE)?;
+    let start = Instant::now();
+    loop {
+        process.signal(Signal::SIGALRM)?;
+        match process.until_it_says("received SIGALRM", HEARD) {
+            Err(error) if start.elapsed() > PATIENCE => return Err(error),
+            Err(_) => {}
+            Ok(()) => return Ok(()),
+        }
+    }
 }
