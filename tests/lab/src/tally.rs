@@ -84,6 +84,12 @@ impl ClientSide {
             .unwrap_or(0);
         side
     }
+
+    /// How many messages of this type the client sent.
+    pub fn sent_of(&self, kind: MessageType) -> usize {
+        let of_the_type = self.kinds.iter().find(|(other, _)| *other == kind);
+        of_the_type.map_or(0, |(_, sent)| *sent)
+    }
 }
 
 /// A message of a client's, and what became of each transmission of it.

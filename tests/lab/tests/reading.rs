@@ -85,7 +85,9 @@ fn retransmissions_are_one_message_with_a_growing_elapsed_time() {
 fn the_second_release_is_answered_no_binding() {
     let side = ClientSide::of(&capture("07-renew-rebind-release-dhclient-client"));
     assert!(
-        side.complaints.iter().any(|status| status == "NoBinding"),
+        side.complaints
+            .iter()
+            .any(|status| status == "NoBinding to a Release"),
         "{side:?}"
     );
 }

@@ -1,7 +1,5 @@
 //! The README's table of the lab's scenarios, against the code; `UPDATE_README=1` writes it anew.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::collections::BTreeSet;
 use std::{env, fs};
 

@@ -294,7 +294,7 @@ impl Exchange {
             kinds.collect::<Vec<_>>().join(", ")
         ));
         if let Some(lease) = self.granted.first() {
-            seen.say(format!("lease {lease}"));
+            seen.say(format!("{lease} on {ETH0}"));
         }
         if self.client.addresses_offered > 1 {
             seen.say(format!(

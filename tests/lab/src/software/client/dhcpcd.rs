@@ -35,17 +35,18 @@ pub fn start(machine: &Machine) -> Result<Process> {
 }
 
 /// Sends what `dhcpcd -k` does. dhcpcd 9.4.1 gives nothing back while it waits for the answer to its
-/// Renew, and it loses a signal that comes while it waits for its privileged part, as it does after
-/// each answer: so this waits for the one, and sends it until it was heard.
+/// Renew, and loses a signal that comes while it waits for its privileged part, as it does after each
+/// answer: so the answer is waited for, and the signal sent until it was heard.
 pub fn release(process: &mut Process) -> Result<()> {
     process.until_it_says("/bin/true RENEW6", PATIENCE)?;
     let start = Instant::now();
     loop {
         process.signal(Signal::SIGALRM)?;
-        match process.until_it_says("received SIGALRM", HEARD) {
-            Err(error) if start.elapsed() > PATIENCE => return Err(error),
-            Err(_) => {}
-            Ok(()) => return Ok(()),
+        let Err(deaf) = process.until_it_says("received SIGALRM", HEARD) else {
+            return Ok(());
+        };
+        if process.ended()?.is_some() || start.elapsed() > PATIENCE {
+            return Err(deaf);
         }
     }
 }
