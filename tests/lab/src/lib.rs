@@ -1,6 +1,7 @@
 //! The lab: the servers, relays and clients that people run, in network namespaces of their own,
 //! first without the filter and then with it.
 
+pub mod counter;
 pub mod dhcp;
 pub mod line;
 pub mod machine;
@@ -13,6 +14,7 @@ pub mod site;
 pub mod software;
 pub mod tally;
 pub mod tap;
+pub mod traffic;
 pub mod trunk;
 
 use std::path::PathBuf;

@@ -190,6 +190,17 @@ impl Machine {
         }
     }
 
+    /// Whether something in it has joined this multicast group on this interface.
+    pub fn has_joined(&self, interface: &str, group: Ipv6Addr) -> bool {
+        // linux/net/ipv6: the interface and the group in hexadecimal are the second and third field.
+        let groups = fs::read_to_string(format!("/proc/{}/net/igmp6", self.init.pid));
+        let group = format!("{:032x}", group.to_bits());
+        groups.is_ok_and(|groups| {
+            let mut lines = groups.lines().map(str::split_whitespace);
+            lines.any(|mut words| words.nth(1) == Some(interface) && words.next() == Some(&group))
+        })
+    }
+
     /// Starts a program, whose output goes to a log in the machine.
     ///
     /// # Errors

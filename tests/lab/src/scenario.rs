@@ -1,6 +1,7 @@
 //! The scenarios: what each is called, what is expected of it, and the rows that it is played in.
 
 mod boot;
+mod bystanders;
 mod exchange;
 mod failover;
 mod firmware;
@@ -11,6 +12,7 @@ mod relays;
 mod servers;
 mod strict_client;
 mod two_nics;
+mod vrrp;
 
 use anyhow::Result;
 
@@ -67,6 +69,8 @@ pub const ALL: &[Scenario] = &[
     firmware::SCENARIO,
     failover::SCENARIO,
     lossy::SCENARIO,
+    vrrp::SCENARIO,
     two_nics::SCENARIO,
+    bystanders::SCENARIO,
     load::SCENARIO,
 ];

@@ -3,14 +3,15 @@
 
 pub mod bus;
 pub mod client;
+pub mod dnsmasq;
 pub mod kea;
+pub mod keepalived;
 pub mod perfdhcp;
+pub mod radvd;
 pub mod relay;
-pub mod router;
 pub mod server;
 pub mod strict_client;
 pub mod tcpdump;
-pub mod tftp;
 pub mod uefi;
 
 use std::time::Duration;

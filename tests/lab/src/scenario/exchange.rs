@@ -14,8 +14,8 @@ use crate::network::Cable;
 use crate::play::{Play, Seen};
 use crate::site::{ETH0, Layout, Site};
 use crate::software::client::Client;
+use crate::software::radvd;
 use crate::software::relay::Relay;
-use crate::software::router;
 use crate::software::server::{Lifetimes, Server};
 use crate::tally::{ClientSide, answers_to, copies};
 use crate::tap::Tap;
@@ -145,7 +145,7 @@ pub fn play_at(play: &Play<'_>, cast: Cast, setting: Setting) -> Result<Exchange
     }
 
     let router = match cast.client.waits_for_router() {
-        true => Some(router::start(&site.relays[0].machine)?),
+        true => Some(radvd::tell_to_use_dhcp(&site.relays[0].machine)?),
         false => None,
     };
     let ignores_second = |kind| cast.server.ignores_second(kind);

@@ -14,7 +14,7 @@ use crate::site::{ETH0, RELAYS, SERVER, Site};
 use crate::software::kea::Kea;
 use crate::software::relay::Relay;
 use crate::software::server::Lifetimes;
-use crate::software::{router, tftp, uefi};
+use crate::software::{dnsmasq, radvd, uefi};
 use crate::tally::ClientSide;
 use crate::tap::Tap;
 
@@ -43,8 +43,8 @@ fn boot(play: &Play<'_>) -> Result<Seen> {
         Relay::ISC.start(&a.machine, RELAYS[0], SERVER)?,
         Relay::ISC.start(&b.machine, RELAYS[1], SERVER)?,
     ];
-    let router = router::start(&a.machine)?;
-    let files = tftp::start(&site.server, "/usr/lib/ipxe")?;
+    let router = radvd::tell_to_use_dhcp(&a.machine)?;
+    let files = dnsmasq::tftp_server(&site.server, "/usr/lib/ipxe")?;
     let filter = play.filter(&site.server, &["-i", ETH0])?;
     let at_client = play.tap("client", &site.client_cable.machine)?;
     let on_wire = play.tap("wire", &site.server_cable.port)?;

@@ -1,5 +1,6 @@
 //! DHCPv6 servers.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -7,7 +8,7 @@ use serde_json::json;
 use testbed::veth::Mac;
 
 use super::kea::Kea;
-use super::{PATIENCE, until_it_serves};
+use super::{PATIENCE, dnsmasq, until_it_serves};
 use crate::dhcp::MessageType;
 use crate::machine::{Machine, Process};
 use crate::site::{CLIENT_MAC, ETH0, SERVER};
@@ -63,7 +64,7 @@ impl Server {
     pub fn start(self, machine: &Machine, lifetimes: Lifetimes) -> Result<Process> {
         let mut process = match self {
             Self::Kea => Kea::new(lifetimes).start(machine),
-            Self::Dnsmasq => dnsmasq(machine, lifetimes),
+            Self::Dnsmasq => dnsmasq::dhcpv6_server(machine, FIRST, LAST, lifetimes),
             Self::Dhcpd => dhcpd(machine, lifetimes),
             Self::Coredhcp => coredhcp(machine),
             Self::Dibbler => dibbler(machine, lifetimes),
@@ -93,30 +94,11 @@ impl Server {
 }
 
 /// The addresses that are granted.
-const FIRST: &str = "2001:db8:1:0:1::1";
-const LAST: &str = "2001:db8:1:0:1::ffff";
+const FIRST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 1, 0, 0, 1);
+const LAST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 1, 0, 0, 0xffff);
 
 /// The server that clients are told to ask for names.
-const NAMES: &str = "2001:db8:b::53";
-
-fn dnsmasq(machine: &Machine, lifetimes: Lifetimes) -> Result<Process> {
-    let valid = lifetimes.valid.as_secs();
-    machine.start(
-        "dnsmasq",
-        [
-            "--keep-in-foreground",
-            "--conf-file=/dev/null",
-            "--port=0",
-            "--log-dhcp",
-            "--log-facility=-",
-            "--user=root",
-            "--pid-file",
-            "--dhcp-leasefile=/var/lib/misc/lab.leases",
-            &format!("--dhcp-range={FIRST},{LAST},64,{valid}"),
-            &format!("--dhcp-option=option6:dns-server,[{NAMES}]"),
-        ],
-    )
-}
+pub(super) const NAMES: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xb, 0, 0, 0, 0, 0x53);
 
 fn dhcpd(machine: &Machine, lifetimes: Lifetimes) -> Result<Process> {
     const CONFIGURATION: &str = "/etc/dhcp/dhcpd6.conf";
