@@ -1,6 +1,7 @@
 //! Traffic between machines that is no DHCPv6, and that notices when anything of it is lost: on
 //! plain sockets in their namespaces.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -192,22 +193,24 @@ fn stay_on(cpu: usize) -> Result<()> {
     Ok(sched_setaffinity(THIS_THREAD, &cpus)?)
 }
 
-/// TCP segments that a machine has sent again, in all.
+/// TCP segments that a machine has sent in all, and those of them that it has sent again.
 ///
 /// # Errors
 ///
 /// Where its kernel does not say.
-pub fn segments_sent_again(machine: &Machine) -> Result<u64> {
+pub fn segments_sent(machine: &Machine) -> Result<[u64; 2]> {
     // RFC 4022; two lines, names and values.
     let shown = fs::read_to_string(format!("/proc/{}/net/snmp", machine.pid()))?;
     let mut lines = shown.lines().filter_map(|line| line.strip_prefix("Tcp: "));
     let names = lines.next().unwrap_or_default().split(' ');
     let values = lines.next().unwrap_or_default().split(' ');
-    let (_, value) = names
-        .zip(values)
-        .find(|(name, _)| *name == "RetransSegs")
-        .context("the kernel does not count TCP's retransmissions")?;
-    Ok(value.parse()?)
+    let counters: BTreeMap<_, _> = names.zip(values).collect();
+    let count = |name| {
+        let value = counters.get(name);
+        let value = value.with_context(|| format!("the kernel does not count {name}"))?;
+        anyhow::Ok(value.parse()?)
+    };
+    Ok([count("OutSegs")?, count("RetransSegs")?])
 }
 
 /// Bytes that tell datagrams and blocks apart.

@@ -292,6 +292,7 @@ impl Tally {
 #[derive(Debug, Default)]
 struct Transfers {
     blocks: Tally,
+    segments: u64,
     segments_sent_again: u64,
 }
 
@@ -304,19 +305,26 @@ impl Transfers {
             (&stage.site.server, &stage.neighbour, neighbour),
         ];
         for (from, to, address) in ends {
-            let before = traffic::segments_sent_again(from)?;
+            let [sent_before, again_before] = traffic::segments_sent(from)?;
             self.blocks.sent += BLOCKS;
             self.blocks.came += traffic::blocks_transferred(from, to, address, BLOCKS)?;
-            self.segments_sent_again += traffic::segments_sent_again(from)? - before;
+            let [sent, again] = traffic::segments_sent(from)?;
+            self.segments += sent - sent_before;
+            self.segments_sent_again += again - again_before;
         }
         Ok(())
     }
 
     fn tell(&self, seen: &mut Seen) {
         self.blocks.tell(seen, "blocks of 64 KiB over TCP");
-        let again = self.segments_sent_again;
-        seen.say(format!("{again} segments sent again"));
+        let (sent, again) = (self.segments, self.segments_sent_again);
+        seen.say(format!("{again} of {sent} segments sent again"));
+        seen.figure("tcp_segments_sent", sent);
         seen.figure("tcp_segments_sent_again", again);
-        seen.must(again == 0, format!("{again} segments were lost"));
+        // On a busy machine a segment waits so long now and then that TCP takes it for lost.
+        seen.must(
+            again * 1000 <= sent,
+            format!("{again} of {sent} segments were lost"),
+        );
     }
 }

@@ -15,9 +15,10 @@ use crate::site::{DOWN, ETH0};
 ///
 /// With its log, where it does not come up.
 pub fn start(machine: &Machine, link: Ipv6Addr) -> Result<Process> {
-    // As often as Mobile IPv6 lets a router.
+    // Mobile IPv6 lets a router do so more often than every three seconds.
     let advertised = format!(
-        "MinRtrAdvInterval 0.03;
+        "AdvIntervalOpt on;
+         MinRtrAdvInterval 0.03;
          MaxRtrAdvInterval 0.07;
          AdvDefaultLifetime 600;
          prefix {link}/64 {{}};"
