@@ -140,13 +140,17 @@ impl Boot {
         self.until_relayed(kind, 2 * messages.iter().filter(sent).count())
     }
 
-    /// Whose copy of the client's last message of this type the server got first.
+    /// Whose copy of the client's first message of this type came first to the server's stack.
     pub fn first_at_server(&self, kind: MessageType) -> Result<Ipv6Addr> {
-        let messages = relay_forwards(self.at_server.messages());
-        let last = messages.iter().rfind(|message| message.kind == kind);
-        let last = last.with_context(|| format!("no {} at the server", dhcp::name(kind)))?;
-        let first = messages.iter().find(|message| message.bytes == last.bytes);
-        Ok(first.unwrap_or(last).source)
+        let find = |messages: &[Message]| {
+            let mut forwards = messages.iter().filter(|message| message.is_relay_forward());
+            forwards.find(|message| message.kind == kind).cloned()
+        };
+        let what = format!("{} at the server", dhcp::name(kind));
+        self.at_server
+            .until(&what, PATIENCE, |messages| find(messages).is_some())?;
+        let first = find(&self.at_server.messages()).context("the capture forgot it")?;
+        Ok(first.source)
     }
 
     /// Waits until the client has the address on its interface that it was granted last.
