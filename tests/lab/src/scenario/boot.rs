@@ -109,6 +109,14 @@ impl Boot {
         })
     }
 
+    /// Does something in mid-exchange: the client waits until it is done.
+    pub fn meanwhile<T>(client: &Process, what: impl FnOnce() -> Result<T>) -> Result<T> {
+        client.signal(Signal::SIGSTOP)?;
+        let done = what();
+        client.signal(Signal::SIGCONT)?;
+        done
+    }
+
     /// Kills a relay's program.
     pub fn kill_relay(&mut self, number: usize) -> Result<()> {
         let relay = &mut self.relays[number];

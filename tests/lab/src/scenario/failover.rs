@@ -9,8 +9,10 @@ use anyhow::Result;
 use super::boot::{Boot, EXCHANGE, copies};
 use super::{Row, Scenario};
 use crate::dhcp::{self, MessageType};
+use crate::line::Line;
+use crate::machine::Machine;
 use crate::play::{Play, Seen};
-use crate::site::{CORE, RelayMachine, SERVER, Site, UP, UPLINKS, acquaint};
+use crate::site::{CORE, DOWN, RELAYS, RelayMachine, SERVER, Site, UP, UPLINKS, acquaint};
 use crate::software::client::Client;
 
 pub const SCENARIO: Scenario = Scenario {
@@ -79,10 +81,10 @@ fn dies_in_mid_exchange(play: &Play<'_>, death: Death) -> Result<Seen> {
     } else {
         ([1, 0], "relay B")
     };
-    match death {
-        Death::Killed => boot.kill_relay(winner)?,
-        Death::Unplugged => pull(&boot.site.relays[winner])?,
-    }
+    Boot::meanwhile(&client, || match death {
+        Death::Killed => boot.kill_relay(winner),
+        Death::Unplugged => pull(&boot.site.relays[winner]),
+    })?;
     boot.until_it_has_its_address()?;
 
     let outcome = boot.finish()?;
@@ -110,7 +112,7 @@ fn dies_in_mid_exchange(play: &Play<'_>, death: Death) -> Result<Seen> {
 /// Relay A wins the Solicit, and dies before the answer gets back to it.
 fn dies_with_the_answer(play: &Play<'_>) -> Result<Seen> {
     let site = Site::new(play)?;
-    let line = site.switch.lengthen(&site.relays[1].up, CORE, FURTHER)?;
+    let line = put_away(&site)?;
     // From now on the answer is lost, however long the killing takes.
     break_way_back(&site.relays[0])?;
     let mut boot = Boot::new(play, site)?;
@@ -140,7 +142,7 @@ fn dies_with_the_answer(play: &Play<'_>) -> Result<Seen> {
 /// Relay A wins every race, and answers that come back to it go no further.
 fn way_back_broken(play: &Play<'_>, escalate_every: usize) -> Result<Seen> {
     let site = Site::new(play)?;
-    let line = site.switch.lengthen(&site.relays[1].up, CORE, FURTHER)?;
+    let line = put_away(&site)?;
     break_way_back(&site.relays[0])?;
     let boot = Boot::escalating(play, site, escalate_every)?;
     let client = Client::Dhclient.start(&boot.site.client)?;
@@ -199,11 +201,8 @@ fn comes_and_goes(play: &Play<'_>) -> Result<Seen> {
             boot.until_answered(kind, answers[number])?;
             if kind == MessageType::Solicit {
                 is_there = !is_there;
-                if is_there {
-                    put_back(relay)?;
-                } else {
-                    pull(relay)?;
-                }
+                let change = if is_there { put_back } else { pull };
+                Boot::meanwhile(&client, || change(relay))?;
             }
         }
         boot.until_it_has_its_address()?;
@@ -266,7 +265,7 @@ fn one_anycast_source(play: &Play<'_>) -> Result<Seen> {
     let client = Client::Dhclient.start(&boot.site.client)?;
     boot.until_relayed(MessageType::Solicit, 2)?;
     boot.until_answered(MessageType::Solicit, answers)?;
-    way_back(b)?;
+    Boot::meanwhile(&client, || way_back(b))?;
     boot.until_relayed(MessageType::Request, 2)?;
     boot.until_answered(MessageType::Request, answers)?;
     boot.until_it_has_its_address()?;
@@ -295,6 +294,14 @@ fn one_anycast_source(play: &Play<'_>) -> Result<Seen> {
     Ok(seen)
 }
 
+/// Moves relay B so far away that relay A wins every race.
+fn put_away(site: &Site) -> Result<Line> {
+    let [_, b] = &site.relays;
+    let line = site.switch.lengthen(&b.up, CORE, FURTHER)?;
+    find_again(&b.machine, UP, SERVER)?;
+    Ok(line)
+}
+
 /// Drops the server's answers where they come to a relay.
 fn break_way_back(relay: &RelayMachine) -> Result<()> {
     relay.machine.nft(&format!(
@@ -312,8 +319,19 @@ fn pull(relay: &RelayMachine) -> Result<()> {
     relay.up.pull()
 }
 
+/// Hands back when both cables carry again; first the one to the server, or what the relay hears from
+/// the client in the meantime would get there late.
 fn put_back(relay: &RelayMachine) -> Result<()> {
-    relay.down.put_back()?;
     relay.up.put_back()?;
-    acquaint(&relay.machine, SERVER)
+    find_again(&relay.machine, UP, SERVER)?;
+    relay.down.put_back()?;
+    find_again(&relay.machine, DOWN, RELAYS[1])
+}
+
+/// Waits until a machine gets through to a neighbour on another way than before.
+fn find_again(machine: &Machine, interface: &str, neighbour: Ipv6Addr) -> Result<()> {
+    machine
+        .namespace
+        .ip(&format!("neigh flush dev {interface}"))?;
+    acquaint(machine, neighbour)
 }
