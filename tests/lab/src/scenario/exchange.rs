@@ -158,7 +158,6 @@ pub fn play_at(play: &Play<'_>, cast: Cast, setting: Setting) -> Result<Exchange
                 site.client.until_it_has(ETH0, &granted, PATIENCE)?;
                 cast.client.release(&site.client, &mut client)?;
                 if !cast.client.releases() {
-                    site.client.until_it_has(ETH0, &BTreeSet::new(), PATIENCE)?;
                     break;
                 }
             }

@@ -60,8 +60,9 @@ impl Client {
             Self::Connman => connman::release(machine),
             Self::Dhclient => dhclient::release(machine),
             Self::Dhcpcd => dhcpcd::release(process),
-            Self::NetworkManager => network_manager::release(machine),
-            Self::Dibbler | Self::Networkd | Self::Wide => process.signal(Signal::SIGTERM),
+            Self::Dibbler | Self::NetworkManager | Self::Networkd | Self::Wide => {
+                process.signal(Signal::SIGTERM)
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use crate::site::ETH0;
 use crate::software::PATIENCE;
 
 /// How long it may take to say that it has heard a signal.
-const HEARD: Duration = Duration::from_millis(500);
+const HEARD: Duration = Duration::from_millis(100);
 
 /// It asks without waiting for a router.
 const CONFIGURATION: &str = "\
@@ -34,13 +34,17 @@ pub fn start(machine: &Machine) -> Result<Process> {
     )
 }
 
-/// Sends what `dhcpcd -k` does. dhcpcd 9.4.1 gives nothing back while it waits for the answer to its
+/// Sends what `dhcpcd -k` does. dhcpcd 9.4.1 gives nothing back while it waits for the answer to a
 /// Renew, and loses a signal that comes while it waits for its privileged part, as it does after each
-/// answer: so the answer is waited for, and the signal sent until it was heard.
+/// answer: so each answer is waited for, and the signal sent until it was heard.
 pub fn release(process: &mut Process) -> Result<()> {
-    process.until_it_says("/bin/true RENEW6", PATIENCE)?;
     let start = Instant::now();
     loop {
+        process.until("answer to its last Renew", PATIENCE, |process| {
+            let log = process.log();
+            let renewed = log.matches("executing: /bin/true RENEW6").count();
+            renewed > 0 && renewed == log.matches("broadcasting RENEW6").count()
+        })?;
         process.signal(Signal::SIGALRM)?;
         let Err(deaf) = process.until_it_says("received SIGALRM", HEARD) else {
             return Ok(());

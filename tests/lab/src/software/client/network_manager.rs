@@ -3,7 +3,6 @@
 use anyhow::Result;
 
 use crate::machine::{Machine, Process};
-use crate::site::ETH0;
 use crate::software::bus;
 
 const CONFIGURATION: &str = "\
@@ -38,8 +37,4 @@ pub fn start(machine: &Machine) -> Result<Process> {
     // It takes no secrets from files that others can read.
     machine.run("chmod", ["600", connection])?;
     machine.start("NetworkManager", ["--no-daemon"])
-}
-
-pub fn release(machine: &Machine) -> Result<()> {
-    machine.run("nmcli", ["connection", "down", ETH0]).map(drop)
 }
