@@ -203,6 +203,7 @@ fn tell(seen: &mut Seen, took: Duration, accounts: &[Account; 2]) {
     seen.figure("takeover_milliseconds", took.as_millis() as u64);
     for account in accounts {
         let Account { name, answers, .. } = account;
+        seen.excuse_if_busy(&account.relayed);
         let messages = account.kinds().len();
         seen.say(format!(
             "{name}: {}, {}",

@@ -175,6 +175,7 @@ impl AtWork {
         let [a, b] = self.relayed;
         let mut relayed = [a.finish()?, b.finish()?].concat();
         relayed.retain(Message::is_relay_forward);
+        seen.excuse_if_busy(&relayed);
         let mut all_reached = Vec::new();
         for (server, counter) in &self.reached {
             let mut to_it = relayed.clone();
