@@ -141,6 +141,17 @@ impl Boot {
         })
     }
 
+    /// The same, or until the client has an answer.
+    pub fn until_relayed_or_answered(&self, kind: MessageType, copies: usize) -> Result<()> {
+        let what = format!("copy {copies} of a {}", dhcp::name(kind));
+        self.on_wire.until(&what, PATIENCE, |messages| {
+            let relayed = |message: &&Message| message.is_relay_forward() && message.kind == kind;
+            let client = self.at_client.messages();
+            messages.iter().filter(relayed).count() >= copies
+                || tally::answers_to(&client, kind).next().is_some()
+        })
+    }
+
     /// Waits until both relays have sent each transmission of messages of this type on.
     pub fn until_both_relayed(&self, kind: MessageType) -> Result<()> {
         let messages = self.at_client.messages();
