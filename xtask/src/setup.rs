@@ -61,6 +61,11 @@ pub fn ensure_for_lab(packages: &[&str]) -> Result<PathBuf> {
 }
 
 /// `cargo +other xtask` would hand the other toolchain down to everything that follows.
+/// Whether Debian's packages are to be had, which is not so on every system with apt.
+pub fn has_debian_mirror() -> Result<()> {
+    debian::mirror().map(drop)
+}
+
 fn check_toolchain() -> Result<()> {
     let answer = rustc(&["--version"])?;
     if answer.split_whitespace().nth(1) != Some(RUST_VERSION) {

@@ -8,6 +8,7 @@ pub mod machine;
 pub mod network;
 pub mod play;
 pub mod priority;
+pub mod process;
 pub mod report;
 pub mod scenario;
 pub mod site;

@@ -6,38 +6,35 @@
 //! It ends when its standard input does, which this process holds: so nothing outlives the lab,
 //! whatever ends it. A look inside from another terminal: `nsenter --target PID --all`.
 
+mod root;
+
 use std::collections::BTreeSet;
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
-use std::io;
 use std::net::Ipv6Addr;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::panic;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::signal::{self, Signal};
-use nix::sys::stat::Mode;
-use nix::unistd::{Pid, chdir, mkdir, pivot_root, sethostname};
+use nix::unistd::sethostname;
 use testbed::namespace::Namespace;
+
+use crate::process::Process;
+use root::Root;
 
 /// Where the machines' programs lie.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/systemd";
 
 /// Where a machine keeps what its programs print.
 const LOGS: &str = "/var/log/lab";
-
-/// Most time that a program may take to end when told to.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Most time that a program may take that is to end by itself.
 const ERRAND: Duration = Duration::from_secs(30);
@@ -361,92 +358,6 @@ impl Drop for Init {
     }
 }
 
-/// What a machine's file system is made of; every path is ready, because a fork must not allocate.
-struct Root {
-    mount_point: CString,
-    upper: CString,
-    work: CString,
-    root: CString,
-    options: CString,
-    inside: [(&'static std::ffi::CStr, CString, MsFlags); 4],
-}
-
-impl Root {
-    fn new(system: &Path) -> Result<Self> {
-        let mount_point = system.join("machine");
-        let path = |path: &Path| CString::new(path.as_os_str().as_bytes());
-        let [upper, work, root] = ["upper", "work", "root"].map(|name| mount_point.join(name));
-        // overlayfs takes its options apart at commas and colons.
-        let shown = |path: &Path| {
-            let text = path.to_string_lossy();
-            text.replace('\\', "\\\\")
-                .replace(',', "\\,")
-                .replace(':', "\\:")
-        };
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={}",
-            shown(&system.join("root")),
-            shown(&upper),
-            shown(&work)
-        );
-        Ok(Self {
-            options: CString::new(options)?,
-            inside: [
-                (c"proc", path(&root.join("proc"))?, MsFlags::empty()),
-                (c"sysfs", path(&root.join("sys"))?, MsFlags::MS_RDONLY),
-                (c"tmpfs", path(&root.join("run"))?, MsFlags::empty()),
-                (
-                    c"/dev",
-                    path(&root.join("dev"))?,
-                    MsFlags::MS_BIND | MsFlags::MS_REC,
-                ),
-            ],
-            mount_point: path(&mount_point)?,
-            upper: path(&upper)?,
-            work: path(&work)?,
-            root: path(&root)?,
-        })
-    }
-
-    /// Makes it the root of the calling process, alone in its mount namespace.
-    fn enter(&self) -> io::Result<()> {
-        let nothing = None::<&str>;
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(nothing, c"/", nothing, private, nothing)?;
-        let memory = Some(c"tmpfs");
-        mount(
-            memory,
-            self.mount_point.as_c_str(),
-            memory,
-            MsFlags::empty(),
-            nothing,
-        )?;
-        for folder in [&self.upper, &self.work, &self.root] {
-            mkdir(
-                folder.as_c_str(),
-                Mode::S_IRWXU | Mode::from_bits_truncate(0o055),
-            )?;
-        }
-        let overlay = Some(c"overlay");
-        mount(
-            overlay,
-            self.root.as_c_str(),
-            overlay,
-            MsFlags::empty(),
-            Some(self.options.as_c_str()),
-        )?;
-        for (kind, at, flags) in &self.inside {
-            mount(Some(*kind), at.as_c_str(), Some(*kind), *flags, nothing)?;
-        }
-        // pivot_root(2): old and new root may lie in the same place, one above the other.
-        chdir(self.root.as_c_str())?;
-        pivot_root(c".", c".")?;
-        umount2(c".", MntFlags::MNT_DETACH)?;
-        chdir(c"/")?;
-        Ok(())
-    }
-}
-
 /// A thread takes a namespace without the others of its process.
 fn on_a_thread<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
@@ -455,133 +366,4 @@ fn on_a_thread<T: Send>(f: impl FnOnce() -> T + Send) -> T {
             .join()
             .unwrap_or_else(|panic| panic::resume_unwind(panic))
     })
-}
-
-/// A program at work in a machine. Dropping it kills it.
-#[derive(Debug)]
-pub struct Process {
-    machine: Machine,
-    name: String,
-    log: String,
-    child: Child,
-}
-
-impl Process {
-    /// What it has printed so far.
-    pub fn log(&self) -> String {
-        self.machine.read(&self.log)
-    }
-
-    /// Its process id, as seen from outside the machine.
-    pub fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id().cast_signed())
-    }
-
-    /// How it ended, if it has.
-    ///
-    /// # Errors
-    ///
-    /// Where the kernel does not say.
-    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
-        Ok(self.child.try_wait()?)
-    }
-
-    /// Waits until `done` says so.
-    ///
-    /// # Errors
-    ///
-    /// With the end of its log, where it ends before, or `done` has not come true in time.
-    pub fn until(
-        &mut self,
-        what: &str,
-        patience: Duration,
-        done: impl Fn(&Self) -> bool,
-    ) -> Result<()> {
-        let start = Instant::now();
-        while !done(self) {
-            if let Some(status) = self.ended()? {
-                bail!(
-                    "{} ended ({status}) before {what}: {}",
-                    self.name,
-                    self.last_words()
-                );
-            }
-            if start.elapsed() > patience {
-                bail!(
-                    "{}: no {what} in {patience:?}: {}",
-                    self.name,
-                    self.last_words()
-                );
-            }
-            thread::sleep(GLANCE);
-        }
-        Ok(())
-    }
-
-    /// Waits until its log holds this text.
-    ///
-    /// # Errors
-    ///
-    /// As for [`until`](Self::until).
-    pub fn until_it_says(&mut self, text: &str, patience: Duration) -> Result<()> {
-        self.until(&format!("`{text}`"), patience, |process| {
-            process.log().contains(text)
-        })
-    }
-
-    /// Waits for its end.
-    ///
-    /// # Errors
-    ///
-    /// Where it has not ended in time.
-    pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.ended()? {
-                return Ok(status);
-            }
-            if start.elapsed() > patience {
-                bail!(
-                    "{} has not ended in {patience:?}: {}",
-                    self.name,
-                    self.last_words()
-                );
-            }
-            thread::sleep(GLANCE);
-        }
-    }
-
-    /// Sends it a signal.
-    ///
-    /// # Errors
-    ///
-    /// Where it is gone.
-    pub fn signal(&self, signal: Signal) -> Result<()> {
-        signal::kill(self.pid(), signal)
-            .with_context(|| format!("cannot send {signal} to {}", self.name))
-    }
-
-    /// Sends it a signal, and waits for its end.
-    ///
-    /// # Errors
-    ///
-    /// Where it stays for ten seconds.
-    pub fn stop(mut self, signal: Signal) -> Result<ExitStatus> {
-        self.signal(signal)?;
-        self.wait(PATIENCE)
-    }
-
-    fn last_words(&self) -> String {
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().map(str::trim).collect();
-        lines[lines.len().saturating_sub(6)..].join("; ")
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended already; then neither has anything to do.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

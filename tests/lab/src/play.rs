@@ -120,11 +120,6 @@ impl<'a> Play<'a> {
         Daemon::start(&self.options.binary, &machine.namespace, arguments).map(Some)
     }
 
-    /// Whether to be done in a minute or so in all, rather than to look long.
-    pub fn is_short(&self) -> bool {
-        self.options.short
-    }
-
     pub(crate) fn into_machines(self) -> Vec<Machine> {
         self.machines
             .into_inner()

@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::machine::{Machine, Process};
+use crate::machine::Machine;
+use crate::process::Process;
 
 /// The packages that the lab's machines are made of, besides what these depend on.
 pub const PACKAGES: &[&str] = &[

@@ -47,8 +47,8 @@ pub fn missing() -> Option<String> {
             "it makes network namespaces and loads XDP programs, which takes root".to_owned(),
         );
     }
-    let tools = process::require(&["apt-get", "dpkg-deb"]);
-    tools
+    process::require(&["apt-get", "dpkg-deb"])
+        .and_then(|()| setup::has_debian_mirror())
         .err()
         .map(|error| format!("its programs come out of Debian's packages, and {error:#}"))
 }

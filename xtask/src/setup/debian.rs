@@ -80,6 +80,12 @@ pub fn fetch_system(dir: &Path, into: &Path, suite: &str, packages: &[&str]) -> 
     Ok(())
 }
 
+/// The mirror that the machine's own apt lists name.
+pub fn mirror() -> Result<Mirror> {
+    let lists = apt_lists::read(Path::new("/etc/apt"));
+    apt_lists::debian_mirror(&lists).context("the apt lists in /etc/apt name no mirror of Debian")
+}
+
 /// apt with lists, status and cache of its own.
 struct Apt<'a> {
     dir: &'a Path,
@@ -88,10 +94,7 @@ struct Apt<'a> {
 impl<'a> Apt<'a> {
     /// One that knows of nothing installed, and of one suite.
     fn new(dir: &'a Path, suite: &str) -> Result<Self> {
-        let lists = apt_lists::read(Path::new("/etc/apt"));
-        let Some(mirror) = apt_lists::debian_mirror(&lists) else {
-            bail!("the apt lists in /etc/apt name no mirror of Debian");
-        };
+        let mirror = mirror()?;
         for folder in ["state/lists/partial", "cache/archives/partial"] {
             let folder = dir.join(folder);
             fs::create_dir_all(&folder)

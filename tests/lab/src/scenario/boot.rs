@@ -12,8 +12,8 @@ use nix::sys::signal::Signal;
 use testbed::daemon::Daemon;
 
 use crate::dhcp::{self, Message, MessageType};
-use crate::machine::Process;
 use crate::play::{Play, Seen};
+use crate::process::Process;
 use crate::site::{ETH0, Site};
 use crate::software::relay::Relay;
 use crate::software::server::{Lifetimes, Server};

@@ -11,7 +11,8 @@ mod wide;
 use anyhow::Result;
 use nix::sys::signal::Signal;
 
-use crate::machine::{Machine, Process};
+use crate::machine::Machine;
+use crate::process::Process;
 
 /// A client program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +67,8 @@ impl Client {
         }
     }
 
-    /// Whether it sends a Release. systemd 252 and NetworkManager 1.42 do not: they take the address
-    /// off the interface, and the server waits until the lease is over.
+    /// Whether it sends a Release. systemd 252 and NetworkManager 1.42 do not: with them the server
+    /// waits until the lease is over.
     pub fn releases(self) -> bool {
         !matches!(self, Self::Networkd | Self::NetworkManager)
     }

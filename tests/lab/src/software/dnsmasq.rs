@@ -6,7 +6,8 @@ use anyhow::Result;
 
 use super::server::{Lifetimes, NAMES};
 use super::{PATIENCE, until_it_serves};
-use crate::machine::{Machine, Process};
+use crate::machine::Machine;
+use crate::process::Process;
 
 /// The domain that the name server knows: every name in it has the address [`ANSWER`].
 pub const DOMAIN: &str = "example";

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::PATIENCE;
 use super::server::Lifetimes;
-use crate::machine::{Machine, Process};
+use crate::machine::Machine;
+use crate::process::Process;
 use crate::site::{ETH0, SERVER};
 
 const CONFIGURATION: &str = "/etc/kea/kea-dhcp6.conf";

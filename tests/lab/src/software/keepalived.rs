@@ -5,7 +5,8 @@ use std::net::Ipv6Addr;
 use anyhow::Result;
 
 use super::PATIENCE;
-use crate::machine::{Machine, Process};
+use crate::machine::Machine;
+use crate::process::Process;
 use crate::site::ETH0;
 
 /// What keepalived says when it has become master.

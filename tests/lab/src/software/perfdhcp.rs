@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
-use crate::machine::{Machine, Process};
+use crate::machine::Machine;
+use crate::process::Process;
 use crate::site::ETH0;
 
 /// How long it waits for answers after its last message, and what it takes for lost.

@@ -5,7 +5,8 @@ use std::net::Ipv6Addr;
 use anyhow::Result;
 
 use super::PATIENCE;
-use crate::machine::{Machine, Process};
+use crate::machine::Machine;
+use crate::process::Process;
 use crate::site::{DOWN, ETH0};
 
 /// Starts it on `eth0`: it advertises itself as a router, and the prefix of `link`, several times a

@@ -5,7 +5,8 @@ use std::net::Ipv6Addr;
 use anyhow::Result;
 
 use super::{PATIENCE, dnsmasq, until_it_serves};
-use crate::machine::{Machine, Process};
+use crate::machine::Machine;
+use crate::process::Process;
 use crate::site::{DOWN, Site, UP};
 
 /// Where clients send to.

@@ -10,7 +10,8 @@ use testbed::veth::Mac;
 use super::kea::Kea;
 use super::{PATIENCE, dnsmasq, until_it_serves};
 use crate::dhcp::MessageType;
-use crate::machine::{Machine, Process};
+use crate::machine::Machine;
+use crate::process::Process;
 use crate::site::{CLIENT_MAC, ETH0, SERVER};
 
 /// How long what a server grants is good.

@@ -12,7 +12,8 @@ use pcap_file::pcap::PcapReader;
 
 use super::PATIENCE;
 use crate::dhcp::Message;
-use crate::machine::{Machine, Process};
+use crate::machine::Machine;
+use crate::process::Process;
 
 /// Room for what comes while it has no CPU, in KiB.
 const BUFFER: &str = "65536";

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 
-use crate::machine::{Machine, Process};
+use crate::machine::Machine;
+use crate::process::Process;
 use crate::site::ETH0;
 
 /// Switches a virtual machine on that has but a NIC to boot from, by IPv6. Its NIC is bridged to the

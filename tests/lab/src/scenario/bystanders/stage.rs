@@ -8,9 +8,10 @@ use testbed::daemon::Daemon;
 
 use crate::counter::Counter;
 use crate::dhcp::{Message, MessageType};
-use crate::machine::{Machine, Process};
+use crate::machine::Machine;
 use crate::network::Cable;
 use crate::play::{Play, Seen};
+use crate::process::Process;
 use crate::site::{CORE, ETH0, SERVER, Site, acquaint};
 use crate::software::client::Client;
 use crate::software::relay;

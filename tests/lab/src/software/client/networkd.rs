@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 
-use crate::machine::{Machine, Process};
+use crate::machine::Machine;
+use crate::process::Process;
 
 /// It asks without waiting for a router.
 const CONFIGURATION: &str = "\

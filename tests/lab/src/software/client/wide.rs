@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 
-use crate::machine::{Machine, Process};
+use crate::machine::Machine;
+use crate::process::Process;
 use crate::site::ETH0;
 
 const CONFIGURATION: &str = "\
