@@ -16,9 +16,12 @@ use std::{collections::BTreeMap, env, process::ExitCode, time::Instant};
 use anyhow::{Context as _, Result, bail};
 use testbed::{
     harness::{self, needs_root, trial},
-    model::Model,
+    model::{Model, Settings},
 };
-use xdp_dedup::kernel::{Clock, Kernel, LoadOptions};
+use xdp_dedup::{
+    kernel::{Clock, Kernel, LoadOptions},
+    policy::Rules,
+};
 use xdp_dedup_common::{
     Reason, counters::InterfaceCounters, decide, digest::DigestKey, exact_table::ExactTable,
     packet::Bytes, time::Timestamp,
@@ -26,7 +29,7 @@ use xdp_dedup_common::{
 
 use crate::{
     sequence::{Generator, Sequence},
-    settings::policy,
+    settings::{policy, trusted_relays},
 };
 
 const SEQUENCES: u64 = 100_000;
@@ -78,7 +81,7 @@ fn the_same_everywhere() -> Result<()> {
         let reproduce = || {
             format!("DIFFERENTIAL_SEED={seed} DIFFERENTIAL_SEQUENCE={number}, that is: {sequence}")
         };
-        kernel.set_policy(&policy(&sequence.settings, KEY))?;
+        kernel.set_rules(&rules(&sequence.settings))?;
         let expected = places.run(&sequence, &mut counters);
         for (i, (time, frame)) in sequence.frames.iter().enumerate() {
             let (verdict, reason) = kernel
@@ -113,7 +116,7 @@ fn the_same_everywhere() -> Result<()> {
     if alone.is_none() {
         for reason in Reason::ALL {
             // The table has room for all.
-            let cannot_occur = matches!(reason, Reason::TableError | Reason::UntrustedRelay);
+            let cannot_occur = *reason == Reason::TableError;
             for verdict in reason.verdicts() {
                 let outcome = (verdict.name(), reason.name());
                 if !cannot_occur && !outcomes.contains_key(&outcome) {
@@ -144,6 +147,8 @@ impl Places {
     /// What userspace decides of each frame.
     fn run(&mut self, sequence: &Sequence, counters: &mut InterfaceCounters) -> Vec<Outcome> {
         self.table.set_policy(policy(&sequence.settings, KEY));
+        self.table
+            .set_trusted_relays(&trusted_relays(&sequence.settings));
         run(&self.table, sequence, counters)
     }
 
@@ -164,12 +169,20 @@ impl Places {
         // One pair of messages in 2^16 has one digest; not under three keys at once.
         for shift in [0, 7] {
             let key = std::array::from_fn(|i| 0x1234_5678_9abc_def1 << i >> shift);
-            let table = ExactTable::new(policy(&sequence.settings, DigestKey::new(key)));
+            let mut table = ExactTable::new(policy(&sequence.settings, DigestKey::new(key)));
+            table.set_trusted_relays(&trusted_relays(&sequence.settings));
             if run(&table, sequence, &mut InterfaceCounters::default()) == judged {
                 return Ok(());
             }
         }
         bail!("the filter says {outcomes:?}, the model {judged:?}")
+    }
+}
+
+fn rules(settings: &Settings) -> Rules {
+    Rules {
+        policy: policy(settings, KEY),
+        trusted_relays: trusted_relays(settings),
     }
 }
 

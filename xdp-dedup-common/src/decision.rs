@@ -9,8 +9,9 @@ use crate::{
     Identity, Packet, Policy, Reason, Sighting, Verdict, checksum,
     datagram::{self, Datagram, MAX_DATAGRAM},
     digest::{Digest, MAX_MESSAGE},
+    identity::Address,
     message::MessageType,
-    policy::{IdentityBy, Messages},
+    policy::{IdentityBy, Messages, Untrusted},
     relay_forward::{self, ClientMessage},
     sighting::Standing,
     time::{Microseconds, Timestamp},
@@ -24,6 +25,10 @@ pub trait Surroundings {
 
     /// The policy in force; `None` if it cannot be had, and then every frame passes.
     fn policy(&self) -> Option<&Policy>;
+
+    /// Whether this source of a Relay-forward is one of the trusted relays; asked only where the
+    /// policy has some.
+    fn is_trusted(&self, relay: Address) -> bool;
 
     /// The time now.
     fn now(&self) -> Timestamp;
@@ -155,7 +160,20 @@ pub fn decide<P: Packet, S: Surroundings>(packet: &P, surroundings: &S) -> Decis
 fn examine<P: Packet, S: Surroundings>(packet: &P, surroundings: &S) -> Result<Decision, Reason> {
     let datagram = datagram::find(packet)?;
     let policy = surroundings.policy().ok_or(Reason::TableError)?;
-    let message = message(packet, &datagram, policy)?;
+    let message = match outermost_type(packet, &datagram)? {
+        Some(MessageType::RELAY_FORWARD) => {
+            if let Some(untrusted) = policy.untrusted()
+                && !comes_from_trusted_relay(packet, &datagram, surroundings)?
+            {
+                return Ok(untrusted_relay(untrusted, policy));
+            }
+            relay_forward::client_message(packet, &datagram)?
+        }
+        Some(message_type) if message_type.is_filtered() && policy.messages() == Messages::All => {
+            relay_forward::direct_message(packet, &datagram)?
+        }
+        _ => return Err(Reason::NotRelayForward),
+    };
     if !message.header.message_type().is_filtered() {
         return Err(Reason::OtherType);
     }
@@ -171,20 +189,14 @@ fn examine<P: Packet, S: Surroundings>(packet: &P, surroundings: &S) -> Result<D
     sight(packet, &datagram, &identity, digest, policy, surroundings)
 }
 
-/// The message of the client, out of its relays' envelopes.
 #[inline(always)]
-fn message<P: Packet>(
+fn comes_from_trusted_relay<P: Packet, S: Surroundings>(
     packet: &P,
     datagram: &Datagram,
-    policy: &Policy,
-) -> Result<ClientMessage, Reason> {
-    match outermost_type(packet, datagram)? {
-        Some(MessageType::RELAY_FORWARD) => relay_forward::client_message(packet, datagram),
-        Some(message_type) if message_type.is_filtered() && policy.messages() == Messages::All => {
-            relay_forward::direct_message(packet, datagram)
-        }
-        _ => Err(Reason::NotRelayForward),
-    }
+    surroundings: &S,
+) -> Result<bool, Reason> {
+    let relay = packet.read(datagram.source()).ok_or(Reason::Unverifiable)?;
+    Ok(surroundings.is_trusted(relay))
 }
 
 /// Type of the message that the datagram carries; `None` if it is empty.
@@ -292,12 +304,27 @@ fn copy(sighting: Sighting, gap: Microseconds, policy: &Policy) -> Decision {
     if sighting.is_escalated(policy.escalate_every()) {
         return Decision::pass(Reason::Escalated).after(gap);
     }
-    let verdict = if policy.observe() {
+    Decision::new(drop_verdict(policy), Reason::Duplicate).after(gap)
+}
+
+/// What becomes of a Relay-forward that is not of a trusted relay.
+#[inline(always)]
+fn untrusted_relay(untrusted: Untrusted, policy: &Policy) -> Decision {
+    let verdict = match untrusted {
+        Untrusted::Pass => Verdict::Pass,
+        Untrusted::Drop => drop_verdict(policy),
+    };
+    Decision::new(verdict, Reason::UntrustedRelay)
+}
+
+/// A drop, or what stands for it while the operator observes.
+#[inline(always)]
+const fn drop_verdict(policy: &Policy) -> Verdict {
+    if policy.observe() {
         Verdict::WouldDrop
     } else {
         Verdict::Drop
-    };
-    Decision::new(verdict, Reason::Duplicate).after(gap)
+    }
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ pub mod relay_forward;
 pub mod replay;
 pub mod sighting;
 pub mod time;
+pub mod trusted;
 pub mod verdict;
 
 pub use decision::{Decision, Entry, Refused, Surroundings, decide};

@@ -1,17 +1,20 @@
 //! What the program shares with userspace and with its instances on other interfaces.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+use core::{
+    intrinsics::{AtomicOrdering, atomic_cxchg},
+    net::Ipv6Addr,
+};
 
 use aya_ebpf::{
     Global,
     bindings::BPF_NOEXIST,
-    btf_maps::{Array, LruHashMap, PerCpuArray},
+    btf_maps::{Array, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
     helpers::bpf_ktime_get_ns,
     macros::btf_map,
 };
 use xdp_dedup_common::{
     Decision, Entry, Identity, Policy, Refused, Sighting, Surroundings,
-    counters::InterfaceCounters, replay::ReplaySlot, time::Timestamp,
+    counters::InterfaceCounters, identity::Address, replay::ReplaySlot, time::Timestamp,
 };
 
 /// Transactions that passed; the loader sets its size.
@@ -21,6 +24,10 @@ static TABLE: LruHashMap<Identity, Sighting, 65536> = LruHashMap::new();
 /// The policy in force, one value.
 #[btf_map]
 static POLICY: Array<Policy, 1> = Array::new();
+
+/// The trusted relays, by prefix; the values mean nothing. Looked into only where the policy says so.
+#[btf_map]
+static TRUSTED: LpmTrie<Address, u8, 1024> = LpmTrie::new();
 
 /// What was counted, one value an interface.
 #[btf_map]
@@ -49,6 +56,11 @@ impl Surroundings for Maps {
     #[inline(always)]
     fn policy(&self) -> Option<&Policy> {
         POLICY.get(0)
+    }
+
+    #[inline(always)]
+    fn is_trusted(&self, relay: Address) -> bool {
+        TRUSTED.get(&Key::new(Ipv6Addr::BITS, relay)).is_some()
     }
 
     #[inline(always)]

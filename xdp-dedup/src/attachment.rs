@@ -10,11 +10,11 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::programs::{Link, ProgramError, XdpMode, loaded_programs, xdp::XdpLink};
 use clap::ValueEnum;
-use xdp_dedup_common::Policy;
 
 use crate::{
     interfaces::Interface,
     kernel::{Clock, Kernel, LoadOptions, Program},
+    policy::Rules,
     privileges,
 };
 
@@ -58,8 +58,8 @@ pub struct Attachment {
 pub struct AttachOptions<'a> {
     /// Entries of the table.
     pub capacity: u32,
-    /// The policy in force from the first frame on.
-    pub policy: &'a Policy,
+    /// The rules in force from the first frame on.
+    pub rules: &'a Rules,
     /// The folder of the shared maps.
     pub pins: &'a Path,
 }
@@ -79,7 +79,7 @@ impl Attachment {
     ) -> Result<Self> {
         let AttachOptions {
             capacity,
-            policy,
+            rules,
             pins,
         } = *options;
         if let Some(&id) = interface.programs.first() {
@@ -91,7 +91,8 @@ impl Attachment {
             clock: Clock::Live,
             pins: Some(pins),
         };
-        let mut kernel = Kernel::load(&load, policy)?;
+        let mut kernel = Kernel::load(&load, &rules.policy)?;
+        kernel.set_rules(rules)?;
         let program = kernel.xdp_mut(Program::Filter)?;
         let link = program
             .attach_to_if_index(

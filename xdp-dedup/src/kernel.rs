@@ -10,18 +10,21 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfError, EbpfLoader, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray},
+    maps::{
+        Array, HashMap, MapData, MapError, PerCpuArray,
+        lpm_trie::{Key, LpmTrie},
+    },
     pin::PinError,
     programs::Xdp,
 };
 use bytemuck::Zeroable as _;
 use nix::unistd::{SysconfVar, sysconf};
 use xdp_dedup_common::{
-    Identity, Policy, Reason, Sighting, Verdict, counters::InterfaceCounters, replay::ReplaySlot,
-    time::Timestamp,
+    Identity, Policy, Reason, Sighting, Verdict, counters::InterfaceCounters, identity::Address,
+    replay::ReplaySlot, time::Timestamp, trusted::Prefix,
 };
 
-use crate::privileges;
+use crate::{policy::Rules, privileges};
 
 /// The object that `build.rs` compiled.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-dedup-ebpf"));
@@ -32,8 +35,11 @@ pub const DEFAULT_CAPACITY: u32 = 65536;
 /// Most interfaces that can share one table: the values in the kernel program's counter map.
 pub const MAX_INTERFACES: usize = 64;
 
+/// Most prefixes of trusted relays: the room in the kernel program's map.
+pub const MAX_TRUSTED_RELAYS: usize = 1024;
+
 /// Names of the maps that all instances of the program share when they are pinned, and of their pins.
-pub const SHARED_MAPS: [&str; 3] = ["TABLE", "POLICY", "COUNTERS"];
+pub const SHARED_MAPS: [&str; 4] = ["TABLE", "POLICY", "TRUSTED", "COUNTERS"];
 
 /// What the program's `XDP_PASS` and `XDP_DROP` are (`enum xdp_action`, linux/bpf.h).
 pub const XDP_DROP: u32 = 1;
@@ -107,6 +113,7 @@ pub struct Kernel {
     object: Ebpf,
     capacity: u32,
     policy: Mutex<Array<MapData, Shared<Policy>>>,
+    trusted: Mutex<LpmTrie<MapData, Shared<Address>, u8>>,
     replay: Array<MapData, Shared<ReplaySlot>>,
     counters: PerCpuArray<MapData, Shared<InterfaceCounters>>,
     table: HashMap<MapData, Shared<Identity>, Shared<Sighting>>,
@@ -142,6 +149,7 @@ impl Kernel {
         let mut kernel = Self {
             capacity: options.capacity,
             policy: Mutex::new(take("POLICY")?.try_into()?),
+            trusted: Mutex::new(take("TRUSTED")?.try_into()?),
             replay: take("REPLAY")?.try_into()?,
             counters: take("COUNTERS")?.try_into()?,
             table: take("TABLE")?.try_into()?,
@@ -178,6 +186,28 @@ impl Kernel {
         let mut map = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
         map.set(0, Shared(*policy), 0)
             .context("cannot write the policy map")
+    }
+
+    /// Puts another policy and other trusted relays in force. At no time is a relay that both the
+    /// old and the new ones trust taken for an untrusted one.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses an update.
+    pub fn set_rules(&self, rules: &Rules) -> Result<()> {
+        let refused = "cannot write the map of trusted relays";
+        let mut map = self.trusted.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted: Vec<_> = rules.trusted_relays.iter().map(key_of).collect();
+        for key in &wanted {
+            map.insert(key, 1, 0).context(refused)?;
+        }
+        self.set_policy(&rules.policy)?;
+        let wanted = |key: &Key<Shared<Address>>| wanted.iter().any(|other| is_same(key, other));
+        let old: Vec<_> = map.keys().flatten().filter(|key| !wanted(key)).collect();
+        for key in old {
+            map.remove(&key).context(refused)?;
+        }
+        Ok(())
     }
 
     /// The policy in force.
@@ -322,6 +352,14 @@ impl Kernel {
             .with_context(|| format!("no program {name}"))?;
         Ok(program.try_into()?)
     }
+}
+
+fn key_of(prefix: &Prefix) -> Key<Shared<Address>> {
+    Key::new(prefix.length(), Shared(prefix.address()))
+}
+
+fn is_same(a: &Key<Shared<Address>>, b: &Key<Shared<Address>>) -> bool {
+    a.prefix_len() == b.prefix_len() && a.data().0 == b.data().0
 }
 
 /// The map and the kernel's reason, which the loader's own text says twice.

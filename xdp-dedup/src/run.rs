@@ -12,7 +12,6 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use xdp_dedup_common::{
-    Policy,
     digest::DigestKey,
     policy::{IdentityBy, Window},
 };
@@ -23,6 +22,7 @@ use crate::{
     interfaces::{self, Interface},
     metrics::{InterfaceStatus, Snapshot},
     pins::PinFolder,
+    policy::Rules,
     server,
     settings::Settings,
 };
@@ -82,13 +82,13 @@ async fn serve(args: &RunArgs, settings: Settings, key: DigestKey) -> Result<()>
     service_manager(&[NotifyState::Ready]);
 
     let mut watch = Watch::default();
-    let mut policy = settings.policy;
+    let mut rules = settings.rules.clone();
     loop {
         tokio::select! {
             asked = signals.next() => match asked {
                 Asked::Reload => {
                     service_manager(&reloading());
-                    policy = reload(args, &settings, policy, key, &filter);
+                    rules = reload(args, &settings, rules, key, &filter);
                     service_manager(&[NotifyState::Ready]);
                 }
                 Asked::Leave(name) => {
@@ -107,7 +107,7 @@ async fn serve(args: &RunArgs, settings: Settings, key: DigestKey) -> Result<()>
 fn attach(chosen: &[Interface], settings: &Settings, pins: &PinFolder) -> Result<Filter> {
     let options = AttachOptions {
         capacity: settings.capacity,
-        policy: &settings.policy,
+        rules: &settings.rules,
         pins: pins.path(),
     };
     let mut attachments = Vec::new();
@@ -178,10 +178,10 @@ impl Watch {
 fn reload(
     args: &RunArgs,
     started: &Settings,
-    running: Policy,
+    running: Rules,
     key: DigestKey,
     filter: &Filter,
-) -> Policy {
+) -> Rules {
     let settings = match Settings::read(args, key) {
         Ok(settings) => settings,
         Err(error) => {
@@ -190,7 +190,7 @@ fn reload(
         }
     };
     if (Settings {
-        policy: started.policy,
+        rules: started.rules.clone(),
         ..settings.clone()
     }) != *started
     {
@@ -198,14 +198,14 @@ fn reload(
     }
     // One map serves all attachments.
     let updated = match filter.attachments.first() {
-        Some(attachment) => attachment.kernel.set_policy(&settings.policy),
+        Some(attachment) => attachment.kernel.set_rules(&settings.rules),
         None => Ok(()),
     };
     match updated {
         Ok(()) => {
             warn_of(&settings);
-            info!(changed = settings.policy != running, "policy read again");
-            settings.policy
+            info!(changed = settings.rules != running, "policy read again");
+            settings.rules
         }
         Err(error) => {
             error!("the policy stays as it was: {error:#}");
@@ -216,7 +216,7 @@ fn reload(
 
 /// What an operator should know of these settings.
 fn warn_of(settings: &Settings) {
-    let policy = &settings.policy;
+    let policy = &settings.rules.policy;
     if policy.window() > Window::ADVISED {
         warn!(
             "a window of over {} ms drops iPXE's first retransmission too",

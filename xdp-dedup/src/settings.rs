@@ -6,13 +6,14 @@ use std::{
 };
 
 use anyhow::Result;
-use xdp_dedup_common::{Policy, digest::DigestKey};
+use xdp_dedup_common::digest::DigestKey;
 
 use crate::{
     attachment::Mode,
     config,
     flags::{Metrics, ModeOf, RunArgs},
     kernel::{DEFAULT_CAPACITY, MAX_INTERFACES},
+    policy::Rules,
 };
 
 /// 9547 is the port of Kea's exporter.
@@ -23,8 +24,8 @@ const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHO
 pub struct Settings {
     /// The interfaces by name, each once, and the mode on each.
     pub interfaces: Vec<(String, Mode)>,
-    /// The policy to begin with.
-    pub policy: Policy,
+    /// The policy to begin with, and what it refers to.
+    pub rules: Rules,
     /// Entries of the table.
     pub capacity: u32,
     /// Where the metrics are served.
@@ -66,7 +67,7 @@ impl Settings {
         let modes = modes(&flags.interfaces, &flags.modes)?;
         Ok(Self {
             interfaces: flags.interfaces.into_iter().zip(modes).collect(),
-            policy: flags.policy.policy(key),
+            rules: flags.policy.rules(key)?,
             capacity: flags.capacity.unwrap_or(DEFAULT_CAPACITY),
             metrics: flags.metrics.unwrap_or(Metrics::At(DEFAULT_METRICS)),
         })
@@ -112,6 +113,6 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-fn usage(what: impl Into<String>) -> anyhow::Error {
+pub(crate) fn usage(what: impl Into<String>) -> anyhow::Error {
     UsageError(what.into()).into()
 }
