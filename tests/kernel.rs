@@ -62,6 +62,7 @@ fn load(capacity: u32, interface_slot: u32, clock: Clock) -> Result<Kernel> {
         capacity,
         interface_slot,
         clock,
+        relay_counters: false,
         pins: None,
     };
     Kernel::load(&options, &Policy::new(DigestKey::FIXED))

@@ -10,6 +10,7 @@ use xdp_dedup::{
     attachment::Mode,
     bench::REPORTED_FRAME,
     cli::Cli,
+    kernel::RelayTally,
     metrics::{InterfaceStatus, Snapshot},
 };
 use xdp_dedup_common::{Reason, counters::InterfaceCounters};
@@ -154,6 +155,7 @@ fn each_metric_stands_in_the_table() {
     };
     let snapshot = Snapshot {
         interfaces: vec![interface],
+        relays: RelayTally::default(),
         table_entries: 0,
         table_capacity: 1024,
     };

@@ -19,12 +19,18 @@ use testbed::{
     model::{Model, Settings},
 };
 use xdp_dedup::{
-    kernel::{Clock, Kernel, LoadOptions},
+    kernel::{Clock, Kernel, LoadOptions, RelayTally},
     policy::Rules,
 };
 use xdp_dedup_common::{
-    Reason, counters::InterfaceCounters, decide, digest::DigestKey, exact_table::ExactTable,
-    packet::Bytes, time::Timestamp,
+    Reason,
+    counters::{InterfaceCounters, RelayCounters},
+    decide,
+    digest::DigestKey,
+    exact_table::ExactTable,
+    identity::Address,
+    packet::Bytes,
+    time::Timestamp,
 };
 
 use crate::{
@@ -63,6 +69,7 @@ fn the_same_everywhere() -> Result<()> {
         capacity: CAPACITY,
         interface_slot: 0,
         clock: Clock::Replay,
+        relay_counters: true,
         pins: None,
     };
     let start = Instant::now();
@@ -70,10 +77,12 @@ fn the_same_everywhere() -> Result<()> {
     let mut places = Places::new();
     let mut counters = InterfaceCounters::default();
     let mut outcomes = BTreeMap::new();
+    let mut relays = BTreeMap::new();
     let mut frames = 0_u64;
     for number in numbers {
         if number % BATCH == 0 {
             kernel.forget()?;
+            places.take_relays(&mut relays);
             places = Places::new();
         }
         // So far apart that to each sequence what the ones before left is as good as nothing.
@@ -113,6 +122,8 @@ fn the_same_everywhere() -> Result<()> {
     if kernel.counters(0)? != counters {
         bail!("the kernel's counters are not userspace's (seed {seed})");
     }
+    places.take_relays(&mut relays);
+    compare_relays(&kernel.relays()?, relays).with_context(|| format!("seed {seed}"))?;
     if alone.is_none() {
         for reason in Reason::ALL {
             // The table has room for all.
@@ -124,6 +135,25 @@ fn the_same_everywhere() -> Result<()> {
                 }
             }
         }
+    }
+    Ok(())
+}
+
+/// That each relay that has counters of its own has those of userspace, and the others together.
+fn compare_relays(tally: &RelayTally, mut relays: BTreeMap<Address, RelayCounters>) -> Result<()> {
+    for (relay, counters) in &tally.relays {
+        let expected = relays.remove(&Address::from(*relay)).unwrap_or_default();
+        if *counters != expected {
+            bail!("the kernel counted {counters:?} of {relay}, userspace {expected:?}");
+        }
+    }
+    let mut others = RelayCounters::default();
+    relays.values().for_each(|counters| others.add(counters));
+    if tally.others != others {
+        bail!(
+            "the kernel counted {:?} of other relays, userspace {others:?}",
+            tally.others
+        );
     }
     Ok(())
 }
@@ -141,6 +171,13 @@ impl Places {
         Self {
             table: ExactTable::new(policy(&Default::default(), KEY)),
             model: Model::default(),
+        }
+    }
+
+    /// Adds what the table has counted by relay.
+    fn take_relays(&self, sum: &mut BTreeMap<Address, RelayCounters>) {
+        for (relay, counters) in self.table.relays() {
+            sum.entry(relay).or_default().add(&counters);
         }
     }
 

@@ -22,6 +22,7 @@ pub fn load_kernel() -> Result<Kernel> {
         capacity: 4096,
         interface_slot: SLOT,
         clock: Clock::Replay,
+        relay_counters: false,
         pins: None,
     };
     Kernel::load(&options, &DEFAULT)

@@ -30,6 +30,12 @@ pub trait Surroundings {
     /// policy has some.
     fn is_trusted(&self, relay: Address) -> bool;
 
+    /// Whether messages are counted by relay.
+    fn counts_relays(&self) -> bool;
+
+    /// Counts a sighted message by the relay that it came from.
+    fn count_relay(&self, relay: Address, decision: &Decision);
+
     /// The time now.
     fn now(&self) -> Timestamp;
 
@@ -160,17 +166,17 @@ pub fn decide<P: Packet, S: Surroundings>(packet: &P, surroundings: &S) -> Decis
 fn examine<P: Packet, S: Surroundings>(packet: &P, surroundings: &S) -> Result<Decision, Reason> {
     let datagram = datagram::find(packet)?;
     let policy = surroundings.policy().ok_or(Reason::TableError)?;
-    let message = match outermost_type(packet, &datagram)? {
+    let (message, is_relayed) = match outermost_type(packet, &datagram)? {
         Some(MessageType::RELAY_FORWARD) => {
             if let Some(untrusted) = policy.untrusted()
-                && !comes_from_trusted_relay(packet, &datagram, surroundings)?
+                && !surroundings.is_trusted(source(packet, &datagram)?)
             {
                 return Ok(untrusted_relay(untrusted, policy));
             }
-            relay_forward::client_message(packet, &datagram)?
+            (relay_forward::client_message(packet, &datagram)?, true)
         }
         Some(message_type) if message_type.is_filtered() && policy.messages() == Messages::All => {
-            relay_forward::direct_message(packet, &datagram)?
+            (relay_forward::direct_message(packet, &datagram)?, false)
         }
         _ => return Err(Reason::NotRelayForward),
     };
@@ -186,17 +192,17 @@ fn examine<P: Packet, S: Surroundings>(packet: &P, surroundings: &S) -> Result<D
     }
     let (identity, digest) =
         identify(packet, &datagram, &message, policy).ok_or(Reason::Unverifiable)?;
-    sight(packet, &datagram, &identity, digest, policy, surroundings)
+    let decision = sight(packet, &datagram, &identity, digest, policy, surroundings)?;
+    if surroundings.counts_relays() && is_relayed {
+        surroundings.count_relay(source(packet, &datagram)?, &decision);
+    }
+    Ok(decision)
 }
 
+/// Who sent the datagram: a relay, or a client.
 #[inline(always)]
-fn comes_from_trusted_relay<P: Packet, S: Surroundings>(
-    packet: &P,
-    datagram: &Datagram,
-    surroundings: &S,
-) -> Result<bool, Reason> {
-    let relay = packet.read(datagram.source()).ok_or(Reason::Unverifiable)?;
-    Ok(surroundings.is_trusted(relay))
+fn source<P: Packet>(packet: &P, datagram: &Datagram) -> Result<Address, Reason> {
+    packet.read(datagram.source()).ok_or(Reason::Unverifiable)
 }
 
 /// Type of the message that the datagram carries; `None` if it is empty.

@@ -9,8 +9,8 @@ use std::{
 };
 
 use crate::{
-    Entry, Identity, Policy, Refused, Sighting, Surroundings, identity::Address, time::Timestamp,
-    trusted::Prefix,
+    Decision, Entry, Identity, Policy, Refused, Sighting, Surroundings, counters::RelayCounters,
+    identity::Address, time::Timestamp, trusted::Prefix,
 };
 
 /// Entries from which on the table looks for those that no longer count. The kernel's table would
@@ -25,6 +25,7 @@ pub struct ExactTable {
     now: Cell<Timestamp>,
     entries: RefCell<BTreeMap<Identity, Rc<Cell<Sighting>>>>,
     crowded: Cell<usize>,
+    relays: RefCell<BTreeMap<Address, RelayCounters>>,
 }
 
 impl ExactTable {
@@ -36,12 +37,18 @@ impl ExactTable {
             now: Cell::default(),
             entries: RefCell::default(),
             crowded: Cell::new(CROWDED),
+            relays: RefCell::default(),
         }
     }
 
     /// Sets the clock.
     pub fn set_time(&self, now: Timestamp) {
         self.now.set(now);
+    }
+
+    /// What was counted by relay.
+    pub fn relays(&self) -> BTreeMap<Address, RelayCounters> {
+        self.relays.borrow().clone()
     }
 
     /// Changes which relays are trusted.
@@ -66,6 +73,15 @@ impl Surroundings for ExactTable {
         self.trusted_relays
             .iter()
             .any(|prefix| prefix.contains(relay))
+    }
+
+    fn counts_relays(&self) -> bool {
+        true
+    }
+
+    fn count_relay(&self, relay: Address, decision: &Decision) {
+        let mut relays = self.relays.borrow_mut();
+        relays.entry(relay).or_default().count(decision);
     }
 
     fn now(&self) -> Timestamp {

@@ -8,13 +8,16 @@ use core::{
 use aya_ebpf::{
     Global,
     bindings::BPF_NOEXIST,
-    btf_maps::{Array, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+    btf_maps::{Array, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, lpm_trie::Key},
     helpers::bpf_ktime_get_ns,
     macros::btf_map,
 };
 use xdp_dedup_common::{
     Decision, Entry, Identity, Policy, Refused, Sighting, Surroundings,
-    counters::InterfaceCounters, identity::Address, replay::ReplaySlot, time::Timestamp,
+    counters::{InterfaceCounters, MAX_RELAYS, RelayCounters},
+    identity::Address,
+    replay::ReplaySlot,
+    time::Timestamp,
 };
 
 /// Transactions that passed; the loader sets its size.
@@ -33,6 +36,14 @@ static TRUSTED: LpmTrie<Address, u8, 1024> = LpmTrie::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<InterfaceCounters, 64> = PerCpuArray::new();
 
+/// Client messages by relay. None is ever evicted: who comes when it is full counts among the others.
+#[btf_map]
+static RELAYS: PerCpuHashMap<Address, RelayCounters, MAX_RELAYS> = PerCpuHashMap::new();
+
+/// Client messages of the relays that found no room in [`RELAYS`].
+#[btf_map]
+static OTHER_RELAYS: PerCpuArray<RelayCounters, 1> = PerCpuArray::new();
+
 /// Clock and decision under `replay`; not used in the live program.
 #[btf_map]
 static REPLAY: Array<ReplaySlot, 1> = Array::new();
@@ -40,6 +51,10 @@ static REPLAY: Array<ReplaySlot, 1> = Array::new();
 /// Which value of [`COUNTERS`] is this instance's.
 #[unsafe(no_mangle)]
 static INTERFACE_SLOT: Global<u32> = Global::new(0);
+
+/// Whether messages are counted in [`RELAYS`]. Read-only, as the next one.
+#[unsafe(no_mangle)]
+static RELAY_COUNTERS: Global<u8> = Global::new(0);
 
 /// Whether [`REPLAY`] is the clock. Read-only, so the verifier drops the branch not taken.
 #[unsafe(no_mangle)]
@@ -61,6 +76,27 @@ impl Surroundings for Maps {
     #[inline(always)]
     fn is_trusted(&self, relay: Address) -> bool {
         TRUSTED.get(&Key::new(Ipv6Addr::BITS, relay)).is_some()
+    }
+
+    #[inline(always)]
+    fn counts_relays(&self) -> bool {
+        RELAY_COUNTERS.load() != 0
+    }
+
+    #[inline(always)]
+    fn count_relay(&self, relay: Address, decision: &Decision) {
+        let counters = RELAYS
+            .get_ptr_mut(&relay)
+            .or_else(|| {
+                // Another CPU may be doing the same: whoever comes first makes the entry of both.
+                let _ = RELAYS.insert(&relay, RelayCounters::default(), BPF_NOEXIST.into());
+                RELAYS.get_ptr_mut(&relay)
+            })
+            .or_else(|| OTHER_RELAYS.get_ptr_mut(0));
+        if let Some(counters) = counters {
+            // SAFETY: as in `count`.
+            unsafe { (*counters).count(decision) };
+        }
     }
 
     #[inline(always)]

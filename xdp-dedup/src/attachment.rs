@@ -60,6 +60,8 @@ pub struct AttachOptions<'a> {
     pub capacity: u32,
     /// The rules in force from the first frame on.
     pub rules: &'a Rules,
+    /// Whether messages are counted by relay.
+    pub relay_counters: bool,
     /// The folder of the shared maps.
     pub pins: &'a Path,
 }
@@ -80,6 +82,7 @@ impl Attachment {
         let AttachOptions {
             capacity,
             rules,
+            relay_counters,
             pins,
         } = *options;
         if let Some(&id) = interface.programs.first() {
@@ -89,6 +92,7 @@ impl Attachment {
             capacity,
             interface_slot,
             clock: Clock::Live,
+            relay_counters,
             pins: Some(pins),
         };
         let mut kernel = Kernel::load(&load, &rules.policy)?;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::Ipv6Addr,
     path::Path,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -11,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfError, EbpfLoader, TestRun as _, TestRunOptions,
     maps::{
-        Array, HashMap, MapData, MapError, PerCpuArray,
+        Array, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap,
         lpm_trie::{Key, LpmTrie},
     },
     pin::PinError,
@@ -20,8 +21,12 @@ use aya::{
 use bytemuck::Zeroable as _;
 use nix::unistd::{SysconfVar, sysconf};
 use xdp_dedup_common::{
-    Identity, Policy, Reason, Sighting, Verdict, counters::InterfaceCounters, identity::Address,
-    replay::ReplaySlot, time::Timestamp, trusted::Prefix,
+    Identity, Policy, Reason, Sighting, Verdict,
+    counters::{InterfaceCounters, RelayCounters},
+    identity::Address,
+    replay::ReplaySlot,
+    time::Timestamp,
+    trusted::Prefix,
 };
 
 use crate::{policy::Rules, privileges};
@@ -39,7 +44,14 @@ pub const MAX_INTERFACES: usize = 64;
 pub const MAX_TRUSTED_RELAYS: usize = 1024;
 
 /// Names of the maps that all instances of the program share when they are pinned, and of their pins.
-pub const SHARED_MAPS: [&str; 4] = ["TABLE", "POLICY", "TRUSTED", "COUNTERS"];
+pub const SHARED_MAPS: [&str; 6] = [
+    "TABLE",
+    "POLICY",
+    "TRUSTED",
+    "COUNTERS",
+    "RELAYS",
+    "OTHER_RELAYS",
+];
 
 /// What the program's `XDP_PASS` and `XDP_DROP` are (`enum xdp_action`, linux/bpf.h).
 pub const XDP_DROP: u32 = 1;
@@ -73,6 +85,8 @@ pub struct LoadOptions<'a> {
     pub interface_slot: u32,
     /// Where the time comes from.
     pub clock: Clock,
+    /// Whether messages are counted by relay.
+    pub relay_counters: bool,
     /// A folder on a BPF file system through which instances share their maps; without one, this
     /// instance has maps of its own.
     pub pins: Option<&'a Path>,
@@ -85,6 +99,15 @@ pub struct Run {
     pub action: u32,
     /// Mean time of one run.
     pub duration: Duration,
+}
+
+/// Client messages by relay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RelayTally {
+    /// Those of the first relays that were seen, by their addresses.
+    pub relays: BTreeMap<Ipv6Addr, RelayCounters>,
+    /// Those of all others.
+    pub others: RelayCounters,
 }
 
 /// The programs in the object.
@@ -116,6 +139,8 @@ pub struct Kernel {
     trusted: Mutex<LpmTrie<MapData, Shared<Address>, u8>>,
     replay: Array<MapData, Shared<ReplaySlot>>,
     counters: PerCpuArray<MapData, Shared<InterfaceCounters>>,
+    relays: PerCpuHashMap<MapData, Shared<Address>, Shared<RelayCounters>>,
+    other_relays: PerCpuArray<MapData, Shared<RelayCounters>>,
     table: HashMap<MapData, Shared<Identity>, Shared<Sighting>>,
 }
 
@@ -127,10 +152,12 @@ impl Kernel {
     /// Where the kernel refuses a map or the program; a lack of privileges is named.
     pub fn load(options: &LoadOptions<'_>, policy: &Policy) -> Result<Self> {
         let replay_clock = u8::from(options.clock == Clock::Replay);
+        let relay_counters = u8::from(options.relay_counters);
         let mut loader = EbpfLoader::new();
         loader
             .override_global("INTERFACE_SLOT", &options.interface_slot, true)
             .override_global("REPLAY_CLOCK", &replay_clock, true)
+            .override_global("RELAY_COUNTERS", &relay_counters, true)
             .map_max_entries("TABLE", options.capacity);
         if let Some(folder) = options.pins {
             for map in SHARED_MAPS {
@@ -152,6 +179,8 @@ impl Kernel {
             trusted: Mutex::new(take("TRUSTED")?.try_into()?),
             replay: take("REPLAY")?.try_into()?,
             counters: take("COUNTERS")?.try_into()?,
+            relays: take("RELAYS")?.try_into()?,
+            other_relays: take("OTHER_RELAYS")?.try_into()?,
             table: take("TABLE")?.try_into()?,
             object,
         };
@@ -235,6 +264,27 @@ impl Kernel {
             sum.add(&counters.0);
         }
         Ok(sum)
+    }
+
+    /// What was counted by relay on all interfaces and CPUs together; of those that found no room of
+    /// their own in one sum.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses a look-up.
+    pub fn relays(&self) -> Result<RelayTally> {
+        const REFUSED: &str = "cannot read the relays' counters";
+        let mut tally = RelayTally::default();
+        for entry in self.relays.iter() {
+            let (relay, per_cpu) = entry.context(REFUSED)?;
+            let sum = tally.relays.entry(relay.0.into()).or_default();
+            per_cpu.iter().for_each(|counters| sum.add(&counters.0));
+        }
+        let others = self.other_relays.get(&0, 0).context(REFUSED)?;
+        others
+            .iter()
+            .for_each(|counters| tally.others.add(&counters.0));
+        Ok(tally)
     }
 
     /// How many transactions the table holds. It reads every key, about 0.3 µs each; where one goes

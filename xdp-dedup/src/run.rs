@@ -108,6 +108,7 @@ fn attach(chosen: &[Interface], settings: &Settings, pins: &PinFolder) -> Result
     let options = AttachOptions {
         capacity: settings.capacity,
         rules: &settings.rules,
+        relay_counters: settings.relay_counters,
         pins: pins.path(),
     };
     let mut attachments = Vec::new();
@@ -194,7 +195,7 @@ fn reload(
         ..settings.clone()
     }) != *started
     {
-        warn!("interface, mode, capacity and metrics change with a restart only");
+        warn!("interface, mode, capacity, relay-counters and metrics change with a restart only");
     }
     // One map serves all attachments.
     let updated = match filter.attachments.first() {
@@ -260,11 +261,12 @@ impl server::Source for Filter {
                 });
             }
             let capacity = filter.capacity;
-            let first = filter.attachments.first();
-            let table_entries = first.map_or(0, |attachment| attachment.kernel.table_entries());
+            // One map of each kind serves all attachments.
+            let shared = filter.attachments.first().context("no interface")?;
             Ok(Snapshot {
                 interfaces,
-                table_entries,
+                relays: shared.kernel.relays()?,
+                table_entries: shared.kernel.table_entries(),
                 table_capacity: capacity,
             })
         })

@@ -28,6 +28,8 @@ pub struct Settings {
     pub rules: Rules,
     /// Entries of the table.
     pub capacity: u32,
+    /// Whether messages are counted by relay.
+    pub relay_counters: bool,
     /// Where the metrics are served.
     pub metrics: Metrics,
 }
@@ -69,6 +71,7 @@ impl Settings {
             interfaces: flags.interfaces.into_iter().zip(modes).collect(),
             rules: flags.policy.rules(key)?,
             capacity: flags.capacity.unwrap_or(DEFAULT_CAPACITY),
+            relay_counters: flags.relay_counters.unwrap_or(true),
             metrics: flags.metrics.unwrap_or(Metrics::At(DEFAULT_METRICS)),
         })
     }

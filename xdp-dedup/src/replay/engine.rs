@@ -72,6 +72,7 @@ impl Engine {
             capacity: DEFAULT_CAPACITY,
             interface_slot: 0,
             clock: Clock::Replay,
+            relay_counters: false,
             pins: None,
         };
         let kernel = Kernel::load(&options, &rules.policy)?;
