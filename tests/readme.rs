@@ -10,7 +10,7 @@ use xdp_dedup::{
     attachment::Mode,
     bench::REPORTED_FRAME,
     cli::Cli,
-    kernel::RelayTally,
+    maps::RelayTally,
     metrics::{InterfaceStatus, Snapshot},
 };
 use xdp_dedup_common::{Reason, counters::InterfaceCounters};

@@ -19,7 +19,8 @@ use testbed::{
     model::{Model, Settings},
 };
 use xdp_dedup::{
-    kernel::{Clock, Kernel, LoadOptions, RelayTally},
+    kernel::{Clock, Kernel, LoadOptions},
+    maps::RelayTally,
     policy::Rules,
 };
 use xdp_dedup_common::{
@@ -81,7 +82,7 @@ fn the_same_everywhere() -> Result<()> {
     let mut frames = 0_u64;
     for number in numbers {
         if number % BATCH == 0 {
-            kernel.forget()?;
+            kernel.maps.forget()?;
             places.take_relays(&mut relays);
             places = Places::new();
         }
@@ -90,7 +91,7 @@ fn the_same_everywhere() -> Result<()> {
         let reproduce = || {
             format!("DIFFERENTIAL_SEED={seed} DIFFERENTIAL_SEQUENCE={number}, that is: {sequence}")
         };
-        kernel.set_rules(&rules(&sequence.settings))?;
+        kernel.maps.set_rules(&rules(&sequence.settings))?;
         let expected = places.run(&sequence, &mut counters);
         for (i, (time, frame)) in sequence.frames.iter().enumerate() {
             let (verdict, reason) = kernel
@@ -119,11 +120,11 @@ fn the_same_everywhere() -> Result<()> {
     for ((verdict, reason), count) in &outcomes {
         println!("  {verdict:10} {reason:18} {count:8}");
     }
-    if kernel.counters(0)? != counters {
+    if kernel.maps.counters(0)? != counters {
         bail!("the kernel's counters are not userspace's (seed {seed})");
     }
     places.take_relays(&mut relays);
-    compare_relays(&kernel.relays()?, relays).with_context(|| format!("seed {seed}"))?;
+    compare_relays(&kernel.maps.relays()?, relays).with_context(|| format!("seed {seed}"))?;
     if alone.is_none() {
         for reason in Reason::ALL {
             // The table has room for all.

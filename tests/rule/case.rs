@@ -174,15 +174,15 @@ impl Case {
 
     /// Runs it through the kernel program, whose table is emptied first.
     pub fn in_the_kernel(&self, kernel: &mut Kernel) -> Result<()> {
-        kernel.forget()?;
-        kernel.set_rules(&Rules {
+        kernel.maps.forget()?;
+        kernel.maps.set_rules(&Rules {
             policy: DEFAULT,
             trusted_relays: Vec::new(),
         })?;
-        let before = kernel.counters(SLOT)?;
+        let before = kernel.maps.counters(SLOT)?;
         for (i, step) in self.steps.iter().enumerate() {
             match step {
-                Step::Rules(rules) => kernel.set_rules(rules)?,
+                Step::Rules(rules) => kernel.maps.set_rules(rules)?,
                 Step::Frame(time, frame, outcome) => {
                     let (verdict, reason) = kernel.decide_at(frame, Timestamp(*time))?;
                     assert_eq!(
@@ -193,7 +193,7 @@ impl Case {
                 }
             }
         }
-        self.check(&before, &kernel.counters(SLOT)?);
+        self.check(&before, &kernel.maps.counters(SLOT)?);
         Ok(())
     }
 

@@ -96,7 +96,7 @@ impl Attachment {
             pins: Some(pins),
         };
         let mut kernel = Kernel::load(&load, &rules.policy)?;
-        kernel.set_rules(rules)?;
+        kernel.maps.set_rules(rules)?;
         let program = kernel.xdp_mut(Program::Filter)?;
         let link = program
             .attach_to_if_index(

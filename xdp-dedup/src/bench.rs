@@ -185,10 +185,10 @@ fn measure() -> Result<Vec<Cost>> {
             baseline.push(time(kernel, Program::BenchEmpty, &path.frame)?);
             // Whatever the other paths have put out of the table or the caches comes back first.
             kernel.run(path.program, &path.frame, 1)?;
-            let before = kernel.counters(0)?;
+            let before = kernel.maps.counters(0)?;
             filter.push(time(kernel, path.program, &path.frame)?);
             if let Some((reason, verdict)) = path.outcome {
-                let counted = kernel.counters(0)?.traffic(reason, verdict).packets
+                let counted = kernel.maps.counters(0)?.traffic(reason, verdict).packets
                     - before.traffic(reason, verdict).packets;
                 ensure!(
                     counted * 100 >= u64::from(RUNS) * 99,

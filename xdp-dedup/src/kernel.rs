@@ -1,35 +1,21 @@
 //! The kernel program, loaded: its maps as typed values, its runs outside any NIC.
 
-use std::{
-    collections::BTreeMap,
-    net::Ipv6Addr,
-    path::Path,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfError, EbpfLoader, TestRun as _, TestRunOptions,
-    maps::{
-        Array, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap,
-        lpm_trie::{Key, LpmTrie},
-    },
+    maps::{Array, MapData, MapError},
     pin::PinError,
     programs::Xdp,
 };
-use bytemuck::Zeroable as _;
 use nix::unistd::{SysconfVar, sysconf};
-use xdp_dedup_common::{
-    Identity, Policy, Reason, Sighting, Verdict,
-    counters::{InterfaceCounters, RelayCounters},
-    identity::Address,
-    replay::ReplaySlot,
-    time::Timestamp,
-    trusted::Prefix,
-};
+use xdp_dedup_common::{Policy, Reason, Verdict, replay::ReplaySlot, time::Timestamp};
 
-use crate::{policy::Rules, privileges};
+use crate::{
+    maps::{self, Shared, SharedMaps},
+    privileges,
+};
 
 /// The object that `build.rs` compiled.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-dedup-ebpf"));
@@ -40,32 +26,10 @@ pub const DEFAULT_CAPACITY: u32 = 65536;
 /// Most interfaces that can share one table: the values in the kernel program's counter map.
 pub const MAX_INTERFACES: usize = 64;
 
-/// Most prefixes of trusted relays: the room in the kernel program's map.
-pub const MAX_TRUSTED_RELAYS: usize = 1024;
-
-/// Names of the maps that all instances of the program share when they are pinned, and of their pins.
-pub const SHARED_MAPS: [&str; 6] = [
-    "TABLE",
-    "POLICY",
-    "TRUSTED",
-    "COUNTERS",
-    "RELAYS",
-    "OTHER_RELAYS",
-];
-
 /// What the program's `XDP_PASS` and `XDP_DROP` are (`enum xdp_action`, linux/bpf.h).
 pub const XDP_DROP: u32 = 1;
 /// See [`XDP_DROP`].
 pub const XDP_PASS: u32 = 2;
-
-/// A value of `xdp-dedup-common` in a map.
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Shared<T>(T);
-
-// SAFETY: `bytemuck::Pod` promises what `aya::Pod` asks for: any bytes are a value, and there is no
-// padding. Both sides of the map compile the type from the same source.
-unsafe impl<T: bytemuck::Pod> aya::Pod for Shared<T> {}
 
 /// Where the program takes the time from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,15 +65,6 @@ pub struct Run {
     pub duration: Duration,
 }
 
-/// Client messages by relay.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RelayTally {
-    /// Those of the first relays that were seen, by their addresses.
-    pub relays: BTreeMap<Ipv6Addr, RelayCounters>,
-    /// Those of all others.
-    pub others: RelayCounters,
-}
-
 /// The programs in the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
@@ -133,15 +88,10 @@ impl Program {
 
 /// The loaded kernel program with its maps. Dropping it unloads it, unless a link still holds it.
 pub struct Kernel {
+    /// What it shares with other instances.
+    pub maps: SharedMaps,
     object: Ebpf,
-    capacity: u32,
-    policy: Mutex<Array<MapData, Shared<Policy>>>,
-    trusted: Mutex<LpmTrie<MapData, Shared<Address>, u8>>,
     replay: Array<MapData, Shared<ReplaySlot>>,
-    counters: PerCpuArray<MapData, Shared<InterfaceCounters>>,
-    relays: PerCpuHashMap<MapData, Shared<Address>, Shared<RelayCounters>>,
-    other_relays: PerCpuArray<MapData, Shared<RelayCounters>>,
-    table: HashMap<MapData, Shared<Identity>, Shared<Sighting>>,
 }
 
 impl Kernel {
@@ -160,7 +110,7 @@ impl Kernel {
             .override_global("RELAY_COUNTERS", &relay_counters, true)
             .map_max_entries("TABLE", options.capacity);
         if let Some(folder) = options.pins {
-            for map in SHARED_MAPS {
+            for map in maps::NAMES {
                 loader.map_pin_path(map, folder.join(map));
             }
         }
@@ -174,17 +124,11 @@ impl Kernel {
                 .with_context(|| format!("no map {map}"))
         };
         let mut kernel = Self {
-            capacity: options.capacity,
-            policy: Mutex::new(take("POLICY")?.try_into()?),
-            trusted: Mutex::new(take("TRUSTED")?.try_into()?),
             replay: take("REPLAY")?.try_into()?,
-            counters: take("COUNTERS")?.try_into()?,
-            relays: take("RELAYS")?.try_into()?,
-            other_relays: take("OTHER_RELAYS")?.try_into()?,
-            table: take("TABLE")?.try_into()?,
+            maps: SharedMaps::from(take)?,
             object,
         };
-        kernel.set_policy(policy)?;
+        kernel.maps.set_policy(policy)?;
         // Before the first frame: the program passes everything while there is no policy.
         kernel
             .xdp_mut(Program::Filter)?
@@ -201,122 +145,6 @@ impl Kernel {
     pub fn load_bench(&mut self) -> Result<()> {
         for program in [Program::BenchEmpty, Program::BenchFirst] {
             self.xdp_mut(program)?.load().map_err(short_verifier_log)?;
-        }
-        Ok(())
-    }
-
-    /// Puts another policy in force, for all instances that share the map; nothing is forgotten.
-    ///
-    /// # Errors
-    ///
-    /// Where the kernel refuses the update.
-    pub fn set_policy(&self, policy: &Policy) -> Result<()> {
-        // Whoever panicked with it has written a whole policy or none.
-        let mut map = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
-        map.set(0, Shared(*policy), 0)
-            .context("cannot write the policy map")
-    }
-
-    /// Puts another policy and other trusted relays in force. At no time is a relay that both the
-    /// old and the new ones trust taken for an untrusted one.
-    ///
-    /// # Errors
-    ///
-    /// Where the kernel refuses an update.
-    pub fn set_rules(&self, rules: &Rules) -> Result<()> {
-        let refused = "cannot write the map of trusted relays";
-        let mut map = self.trusted.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted: Vec<_> = rules.trusted_relays.iter().map(key_of).collect();
-        for key in &wanted {
-            map.insert(key, 1, 0).context(refused)?;
-        }
-        self.set_policy(&rules.policy)?;
-        let wanted = |key: &Key<Shared<Address>>| wanted.iter().any(|other| is_same(key, other));
-        let old: Vec<_> = map.keys().flatten().filter(|key| !wanted(key)).collect();
-        for key in old {
-            map.remove(&key).context(refused)?;
-        }
-        Ok(())
-    }
-
-    /// The policy in force.
-    ///
-    /// # Errors
-    ///
-    /// Where the kernel refuses the look-up.
-    pub fn policy(&self) -> Result<Policy> {
-        let map = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(map.get(&0, 0).context("cannot read the policy map")?.0)
-    }
-
-    /// What the interface in this slot has counted, on all CPUs together.
-    ///
-    /// # Errors
-    ///
-    /// Where the kernel refuses the look-up.
-    pub fn counters(&self, interface_slot: u32) -> Result<InterfaceCounters> {
-        let per_cpu = self
-            .counters
-            .get(&interface_slot, 0)
-            .context("cannot read the counters")?;
-        let mut sum = InterfaceCounters::zeroed();
-        for counters in per_cpu.iter() {
-            sum.add(&counters.0);
-        }
-        Ok(sum)
-    }
-
-    /// What was counted by relay on all interfaces and CPUs together; of those that found no room of
-    /// their own in one sum.
-    ///
-    /// # Errors
-    ///
-    /// Where the kernel refuses a look-up.
-    pub fn relays(&self) -> Result<RelayTally> {
-        const REFUSED: &str = "cannot read the relays' counters";
-        let mut tally = RelayTally::default();
-        for entry in self.relays.iter() {
-            let (relay, per_cpu) = entry.context(REFUSED)?;
-            let sum = tally.relays.entry(relay.0.into()).or_default();
-            per_cpu.iter().for_each(|counters| sum.add(&counters.0));
-        }
-        let others = self.other_relays.get(&0, 0).context(REFUSED)?;
-        others
-            .iter()
-            .for_each(|counters| tally.others.add(&counters.0));
-        Ok(tally)
-    }
-
-    /// How many transactions the table holds. It reads every key, about 0.3 µs each; where one goes
-    /// meanwhile it may count others twice.
-    pub fn table_entries(&self) -> usize {
-        self.table
-            .keys()
-            .take(self.capacity as usize)
-            .filter(Result::is_ok)
-            .count()
-    }
-
-    /// What the table holds. Entries that come or go meanwhile may be missing.
-    pub fn table(&self) -> BTreeMap<Identity, Sighting> {
-        self.table
-            .iter()
-            .flatten()
-            .map(|(identity, sighting)| (identity.0, sighting.0))
-            .collect()
-    }
-
-    /// Empties the table: each message is a first one again. The counters stay.
-    ///
-    /// # Errors
-    ///
-    /// Where the kernel refuses to remove an entry.
-    pub fn forget(&mut self) -> Result<()> {
-        let identities: Vec<_> = self.table.keys().flatten().collect();
-        for identity in identities {
-            self.table
-                .remove(&identity)
-                .context("cannot remove an entry of the table")?;
         }
         Ok(())
     }
@@ -402,14 +230,6 @@ impl Kernel {
             .with_context(|| format!("no program {name}"))?;
         Ok(program.try_into()?)
     }
-}
-
-fn key_of(prefix: &Prefix) -> Key<Shared<Address>> {
-    Key::new(prefix.length(), Shared(prefix.address()))
-}
-
-fn is_same(a: &Key<Shared<Address>>, b: &Key<Shared<Address>>) -> bool {
-    a.prefix_len() == b.prefix_len() && a.data().0 == b.data().0
 }
 
 /// The map and the kernel's reason, which the loader's own text says twice.

@@ -8,6 +8,7 @@ pub mod config;
 pub mod flags;
 pub mod interfaces;
 pub mod kernel;
+pub mod maps;
 pub mod metrics;
 pub mod pins;
 pub mod policy;

@@ -11,7 +11,7 @@ use xdp_dedup_common::{
     counters::{GAP_BOUNDS, GapHistogram, InterfaceCounters, Traffic},
 };
 
-use crate::{attachment::Mode, kernel::RelayTally};
+use crate::{attachment::Mode, maps::RelayTally};
 
 /// Content-Type of the text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;

@@ -16,7 +16,7 @@ use nix::{
 };
 use tracing::warn;
 
-use crate::{kernel::SHARED_MAPS, privileges};
+use crate::{maps, privileges};
 
 const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
 const ROOT: &str = "/sys/fs/bpf/xdp-dedup";
@@ -74,7 +74,7 @@ impl PinFolder {
 
     /// Removes the pins that a `run` makes, and nothing else.
     fn clear(&self) -> Result<()> {
-        for map in SHARED_MAPS {
+        for map in maps::NAMES {
             let pin = self.path.join(map);
             match fs::remove_file(&pin) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {

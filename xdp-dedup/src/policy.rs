@@ -14,7 +14,7 @@ use xdp_dedup_common::{
     trusted::Prefix,
 };
 
-use crate::{kernel::MAX_TRUSTED_RELAYS, settings::usage};
+use crate::{maps::MAX_TRUSTED_RELAYS, settings::usage};
 
 /// The flags of the policy, the same for `run` and `replay`. What is not given has its default.
 #[derive(Args, Clone, Debug, Default)]

@@ -199,7 +199,7 @@ fn reload(
     }
     // One map serves all attachments.
     let updated = match filter.attachments.first() {
-        Some(attachment) => attachment.kernel.set_rules(&settings.rules),
+        Some(attachment) => attachment.kernel.maps.set_rules(&settings.rules),
         None => Ok(()),
     };
     match updated {
@@ -257,7 +257,7 @@ impl server::Source for Filter {
                     attached: attachment.is_attached(&all),
                     program_id: attachment.program_id,
                     program_tag: attachment.program_tag,
-                    counters: attachment.kernel.counters(slot)?,
+                    counters: attachment.kernel.maps.counters(slot)?,
                 });
             }
             let capacity = filter.capacity;
@@ -265,8 +265,8 @@ impl server::Source for Filter {
             let shared = filter.attachments.first().context("no interface")?;
             Ok(Snapshot {
                 interfaces,
-                relays: shared.kernel.relays()?,
-                table_entries: shared.kernel.table_entries(),
+                relays: shared.kernel.maps.relays()?,
+                table_entries: shared.kernel.maps.table_entries(),
                 table_capacity: capacity,
             })
         })

@@ -76,7 +76,7 @@ impl Engine {
             pins: None,
         };
         let kernel = Kernel::load(&options, &rules.policy)?;
-        kernel.set_rules(rules)?;
+        kernel.maps.set_rules(rules)?;
         Ok(Self::Kernel(Box::new(kernel)))
     }
 
