@@ -29,6 +29,7 @@ pub mod digest;
 #[cfg(feature = "std")]
 pub mod exact_table;
 pub mod identity;
+pub mod interface;
 pub mod message;
 pub mod packet;
 pub mod policy;

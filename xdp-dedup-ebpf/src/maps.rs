@@ -16,6 +16,7 @@ use xdp_dedup_common::{
     Decision, Entry, Identity, Policy, Refused, Sighting, Surroundings,
     counters::{InterfaceCounters, MAX_RELAYS, RelayCounters},
     identity::Address,
+    interface::{InterfaceNote, MAX_INTERFACES},
     replay::ReplaySlot,
     time::Timestamp,
 };
@@ -34,7 +35,11 @@ static TRUSTED: LpmTrie<Address, u8, 1024> = LpmTrie::new();
 
 /// What was counted, one value an interface.
 #[btf_map]
-static COUNTERS: PerCpuArray<InterfaceCounters, 64> = PerCpuArray::new();
+static COUNTERS: PerCpuArray<InterfaceCounters, MAX_INTERFACES> = PerCpuArray::new();
+
+/// What userspace notes of each interface, in the order of [`COUNTERS`]; not read here.
+#[btf_map]
+static INTERFACES: Array<InterfaceNote, MAX_INTERFACES> = Array::new();
 
 /// Client messages by relay. None is ever evicted: who comes when it is full counts among the others.
 #[btf_map]

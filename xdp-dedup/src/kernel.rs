@@ -23,9 +23,6 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xd
 /// Entries of the table unless `--capacity` says otherwise.
 pub const DEFAULT_CAPACITY: u32 = 65536;
 
-/// Most interfaces that can share one table: the values in the kernel program's counter map.
-pub const MAX_INTERFACES: usize = 64;
-
 /// What the program's `XDP_PASS` and `XDP_DROP` are (`enum xdp_action`, linux/bpf.h).
 pub const XDP_DROP: u32 = 1;
 /// See [`XDP_DROP`].
@@ -45,7 +42,8 @@ pub enum Clock {
 pub struct LoadOptions<'a> {
     /// Entries of the table.
     pub capacity: u32,
-    /// The interface's place in the counters, below [`MAX_INTERFACES`].
+    /// The interface's place in the counters, below
+    /// [`MAX_INTERFACES`](xdp_dedup_common::interface::MAX_INTERFACES).
     pub interface_slot: u32,
     /// Where the time comes from.
     pub clock: Clock,

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::Ipv6Addr,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -17,17 +17,19 @@ use xdp_dedup_common::{
     Identity, Policy, Sighting,
     counters::{InterfaceCounters, RelayCounters},
     identity::Address,
+    interface::InterfaceNote,
     trusted::Prefix,
 };
 
 use crate::policy::Rules;
 
 /// Their names in the object, and of their pins.
-pub const NAMES: [&str; 6] = [
+pub const NAMES: [&str; 7] = [
     "TABLE",
     "POLICY",
     "TRUSTED",
     "COUNTERS",
+    "INTERFACES",
     "RELAYS",
     "OTHER_RELAYS",
 ];
@@ -59,6 +61,7 @@ pub struct SharedMaps {
     policy: Mutex<Array<MapData, Shared<Policy>>>,
     trusted: Mutex<LpmTrie<MapData, Shared<Address>, u8>>,
     counters: PerCpuArray<MapData, Shared<InterfaceCounters>>,
+    interfaces: Mutex<Array<MapData, Shared<InterfaceNote>>>,
     relays: PerCpuHashMap<MapData, Shared<Address>, Shared<RelayCounters>>,
     other_relays: PerCpuArray<MapData, Shared<RelayCounters>>,
     table: HashMap<MapData, Shared<Identity>, Shared<Sighting>>,
@@ -91,6 +94,7 @@ impl SharedMaps {
             policy: Mutex::new(take("POLICY")?.try_into()?),
             trusted: Mutex::new(take("TRUSTED")?.try_into()?),
             counters: take("COUNTERS")?.try_into()?,
+            interfaces: Mutex::new(take("INTERFACES")?.try_into()?),
             relays: take("RELAYS")?.try_into()?,
             other_relays: take("OTHER_RELAYS")?.try_into()?,
         })
@@ -107,8 +111,7 @@ impl SharedMaps {
     ///
     /// Where the kernel refuses the update.
     pub fn set_policy(&self, policy: &Policy) -> Result<()> {
-        // Whoever panicked with it has written a whole policy or none.
-        let mut map = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = lock(&self.policy);
         map.set(0, Shared(*policy), 0)
             .context("cannot write the policy map")
     }
@@ -121,7 +124,7 @@ impl SharedMaps {
     /// Where the kernel refuses an update.
     pub fn set_rules(&self, rules: &Rules) -> Result<()> {
         let refused = "cannot write the map of trusted relays";
-        let mut map = self.trusted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = lock(&self.trusted);
         let wanted: Vec<_> = rules.trusted_relays.iter().map(key_of).collect();
         for key in &wanted {
             map.insert(key, 1, 0).context(refused)?;
@@ -141,7 +144,7 @@ impl SharedMaps {
     ///
     /// Where the kernel refuses the look-up.
     pub fn policy(&self) -> Result<Policy> {
-        let map = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        let map = lock(&self.policy);
         Ok(map.get(&0, 0).context("cannot read the policy map")?.0)
     }
 
@@ -160,6 +163,37 @@ impl SharedMaps {
             sum.add(&counters.0);
         }
         Ok(sum)
+    }
+
+    /// Notes what interface is in a slot.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses the update.
+    pub fn note_interface(&self, slot: u32, note: InterfaceNote) -> Result<()> {
+        let mut map = lock(&self.interfaces);
+        map.set(slot, Shared(note), 0)
+            .context("cannot write the map of interfaces")
+    }
+
+    /// The interfaces that were noted, by slot.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses a look-up.
+    pub fn interfaces(&self) -> Result<Vec<(u32, InterfaceNote)>> {
+        let map = lock(&self.interfaces);
+        let mut noted = Vec::new();
+        for slot in 0..map.len() {
+            let note = map
+                .get(&slot, 0)
+                .context("cannot read the map of interfaces")?
+                .0;
+            if note != InterfaceNote::default() {
+                noted.push((slot, note));
+            }
+        }
+        Ok(noted)
     }
 
     /// What was counted by relay on all interfaces and CPUs together; of those that found no room of
@@ -216,6 +250,11 @@ impl SharedMaps {
         }
         Ok(())
     }
+}
+
+/// Whoever panicked with a map has written a whole value or none.
+fn lock<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
+    map.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn key_of(prefix: &Prefix) -> Key<Shared<Address>> {

@@ -6,13 +6,13 @@ use std::{
 };
 
 use anyhow::Result;
-use xdp_dedup_common::digest::DigestKey;
+use xdp_dedup_common::{digest::DigestKey, interface::MAX_INTERFACES};
 
 use crate::{
     attachment::Mode,
     config,
     flags::{Metrics, ModeOf, RunArgs},
-    kernel::{DEFAULT_CAPACITY, MAX_INTERFACES},
+    kernel::DEFAULT_CAPACITY,
     policy::Rules,
 };
 
