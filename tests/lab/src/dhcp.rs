@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use dhcproto::v6::{self, DhcpOption, DhcpOptions, OptionCode, Status};
 use dhcproto::{Decodable as _, Decoder};
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use etherparse::checksum::Sum16BitWords;
+use etherparse::{IpNumber, Ipv6Slice, NetSlice, SlicedPacket, TransportSlice, UdpSlice};
 
 pub use dhcproto::v6::MessageType;
 
@@ -23,12 +24,18 @@ pub struct Message {
     pub time: Duration,
     /// Whether the captured interface sent it.
     pub outgoing: bool,
+    /// Length of the frame, in bytes.
+    pub length: usize,
     /// VLAN tags on the frame.
     pub tags: usize,
     /// Where the packet came from: of a relayed message, the last relay.
     pub source: Ipv6Addr,
+    /// The port that it came from.
+    pub source_port: u16,
     /// Where it went to.
     pub destination: Ipv6Addr,
+    /// What its UDP checksum is of.
+    pub checksum: Checksum,
     /// The envelopes around it, from the outside in.
     pub envelopes: Vec<Envelope>,
     /// Type of the message within: solicit, advertise ...
@@ -45,6 +52,17 @@ pub struct Message {
     pub addresses: Vec<Ipv6Addr>,
     /// Status codes in it other than success.
     pub complaints: Vec<Status>,
+}
+
+/// What a UDP checksum is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksum {
+    /// All that it has to be of.
+    Whole,
+    /// The pseudo-header alone: a NIC was to add the rest.
+    Partial,
+    /// Neither.
+    Wrong,
 }
 
 /// A relay's envelope.
@@ -84,9 +102,12 @@ impl Message {
         let mut read = Self {
             time,
             outgoing,
+            length: frame.len(),
             tags: packet.link_exts.len(),
             source: ip.header().source_addr(),
+            source_port: udp.source_port(),
             destination: ip.header().destination_addr(),
+            checksum: checksum(ip, udp),
             envelopes,
             kind: message.msg_type(),
             transaction_id: message.xid(),
@@ -144,6 +165,27 @@ impl Message {
     /// Its name, as the RFC has it.
     pub fn name(&self) -> String {
         name(self.kind)
+    }
+}
+
+fn checksum(ip: &Ipv6Slice<'_>, udp: &UdpSlice<'_>) -> Checksum {
+    let (source, destination) = (ip.header().source(), ip.header().destination());
+    let whole = udp
+        .to_header()
+        .calc_checksum_ipv6_raw(source, destination, udp.payload());
+    // RFC 8200, section 8.1.
+    let pseudo_header = Sum16BitWords::new()
+        .add_16bytes(source)
+        .add_16bytes(destination)
+        .add_4bytes(u32::from(udp.length()).to_be_bytes())
+        .add_2bytes([0, IpNumber::UDP.0]);
+    let partial = !pseudo_header.ones_complement().to_be();
+    if whole == Ok(udp.checksum()) {
+        Checksum::Whole
+    } else if udp.checksum() == partial {
+        Checksum::Partial
+    } else {
+        Checksum::Wrong
     }
 }
 

@@ -1,16 +1,21 @@
 //! The lab: the servers, relays and clients that people run, in network namespaces of their own,
 //! first without the filter and then with it.
 
+pub mod counter;
 pub mod dhcp;
+pub mod line;
 pub mod machine;
 pub mod network;
 pub mod play;
+pub mod priority;
 pub mod report;
 pub mod scenario;
 pub mod site;
 pub mod software;
 pub mod tally;
 pub mod tap;
+pub mod traffic;
+pub mod trunk;
 
 use std::path::PathBuf;
 

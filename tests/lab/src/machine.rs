@@ -6,10 +6,12 @@
 //! It ends when its standard input does, which this process holds: so nothing outlives the lab,
 //! whatever ends it. A look inside from another terminal: `nsenter --target PID --all`.
 
+use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::net::Ipv6Addr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::panic;
@@ -78,6 +80,15 @@ impl Machine {
             .sysctl("net/ipv6/conf/all/dad_transmits", "0")
             .ok();
         namespace.sysctl("net/ipv6/conf/default/dad_transmits", "0")?;
+        Self::on(system, name, namespace)
+    }
+
+    /// As [`new`](Self::new), on a network that is there already.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn on(system: &Path, name: &'static str, namespace: Namespace) -> Result<Self> {
         let init = Init::start(system, name, &namespace)
             .with_context(|| format!("cannot start the machine `{name}`"))?;
         let machine = Self {
@@ -131,6 +142,62 @@ impl Machine {
                 .lines()
                 .filter_map(|line| line.split_whitespace().nth(1));
             locals.any(|local| local.ends_with(&port))
+        })
+    }
+
+    /// The addresses of global scope that its interface has.
+    ///
+    /// # Errors
+    ///
+    /// Where the machine is gone.
+    pub fn addresses(&self, interface: &str) -> Result<BTreeSet<Ipv6Addr>> {
+        // linux/net/ipv6/addrconf.c: address, index, prefix length, scope, flags, name.
+        let all = fs::read_to_string(format!("/proc/{}/net/if_inet6", self.init.pid))
+            .with_context(|| format!("cannot read the addresses of {}", self.name))?;
+        let address = |line: &str| match line.split_whitespace().collect::<Vec<_>>()[..] {
+            [address, _, _, "00", _, name] if name == interface => {
+                u128::from_str_radix(address, 16).ok().map(Ipv6Addr::from)
+            }
+            _ => None,
+        };
+        Ok(all.lines().filter_map(address).collect())
+    }
+
+    /// Waits until its interface has these addresses of global scope, and no others.
+    ///
+    /// # Errors
+    ///
+    /// With those that it has, where it has not come to that in time.
+    pub fn until_it_has(
+        &self,
+        interface: &str,
+        addresses: &BTreeSet<Ipv6Addr>,
+        patience: Duration,
+    ) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let has = self.addresses(interface)?;
+            if has == *addresses {
+                return Ok(());
+            }
+            if start.elapsed() > patience {
+                bail!(
+                    "{interface} of {} has {has:?}, and not {addresses:?}",
+                    self.name
+                );
+            }
+            thread::sleep(GLANCE);
+        }
+    }
+
+    /// Whether something in it has joined this multicast group on this interface.
+    pub fn has_joined(&self, interface: &str, group: Ipv6Addr) -> bool {
+        // linux/net/ipv6: the interface and the group in hexadecimal are the second and third field.
+        let groups = fs::read_to_string(format!("/proc/{}/net/igmp6", self.init.pid));
+        let group = format!("{:032x}", group.to_bits());
+        groups.is_ok_and(|groups| {
+            let mut lines = groups.lines().map(str::split_whitespace);
+            lines.any(|mut words| words.nth(1) == Some(interface) && words.next() == Some(&group))
         })
     }
 

@@ -1,15 +1,20 @@
 //! What joins the lab's machines: segments (bridges) in a namespace of their own, and cables.
 
-use anyhow::Result;
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
 use testbed::namespace::Namespace;
 use testbed::veth::{self, End};
 
+use crate::line::Line;
 use crate::machine::Machine;
 
 /// A switch, with any number of segments that nothing joins.
 #[derive(Clone, Debug)]
 pub struct Switch {
-    namespace: Namespace,
+    pub(crate) namespace: Namespace,
 }
 
 /// A cable from a machine to a switch.
@@ -71,7 +76,27 @@ impl Switch {
         cable.machine.checksum_offload(false)?;
         self.namespace
             .ip(&format!("link set {port} master {segment}"))?;
+        until_link_local(&cable.machine)?;
         Ok(cable)
+    }
+
+    /// Makes a cable so long that every frame on it takes `delay` to `segment`, and as much back,
+    /// while the line is held. One cable of a switch can be.
+    ///
+    /// # Errors
+    ///
+    /// Where the cable is gone, or one has been made long already.
+    pub fn lengthen(&self, cable: &Cable, segment: &'static str, delay: Duration) -> Result<Line> {
+        let near = End::new(&self.namespace, "line-near", [0x42, 0, 0, 0, 0, 1]);
+        let far = End::new(&self.namespace, "line-far", [0x42, 0, 0, 0, 0, 2]);
+        veth::join(&near, &far)?;
+        for (port, place) in [
+            (cable.port.name, "nomaster"),
+            (far.name, &format!("master {segment}")),
+        ] {
+            self.namespace.ip(&format!("link set {port} {place}"))?;
+        }
+        Line::join(&cable.port, &near, delay)
     }
 }
 
@@ -101,4 +126,36 @@ impl Cable {
             .ip(&format!("link set {port} {state}"))
             .map(drop)
     }
+}
+
+/// Waits for an interface's link-local address, which the kernel gives it some time after it is up:
+/// clients do not.
+fn until_link_local(end: &End) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let start = Instant::now();
+    loop {
+        // linux/net/ipv6: address, interface number, prefix length, scope, flags (all in
+        // hexadecimal) and the interface's name.
+        let shown = end
+            .namespace
+            .inside(|| fs::read_to_string("/proc/thread-self/net/if_inet6"))??;
+        let serves = shown.lines().any(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            matches!(words[..], [address, _, _, _, flags, name]
+                if name == end.name && address.starts_with("fe80") && !is_tentative(flags))
+        });
+        if serves {
+            return Ok(());
+        }
+        if start.elapsed() > PATIENCE {
+            bail!("{} gets no link-local address", end.name);
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Whether an address may not be used yet, by its flags (linux/if_addr.h).
+fn is_tentative(flags: &str) -> bool {
+    const TENTATIVE: u8 = 0x40;
+    u8::from_str_radix(flags, 16).is_ok_and(|flags| flags & TENTATIVE != 0)
 }

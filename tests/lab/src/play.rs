@@ -4,15 +4,26 @@
 use std::any::Any;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Map, Value};
 use testbed::daemon::Daemon;
+use testbed::namespace::Namespace;
 use testbed::veth::End;
 
 use crate::Options;
+use crate::dhcp::Message;
 use crate::machine::Machine;
+use crate::software::tcpdump::Tcpdump;
+use crate::tally;
 use crate::tap::Tap;
+
+/// The filter's window unless told otherwise.
+const WINDOW: Duration = Duration::from_millis(200);
+
+/// How far the filter's clock and the capture's may be apart on a busy machine.
+const CLOSE_CALL: Duration = Duration::from_millis(20);
 
 /// A play in progress.
 #[derive(Debug)]
@@ -47,13 +58,25 @@ impl<'a> Play<'a> {
     ///
     /// Without root.
     pub fn machine(&self, name: &'static str) -> Result<Machine> {
-        let machine = Machine::new(&self.options.system, name)?;
-        // Held on to for as long as the lab is to be looked at.
+        Machine::new(&self.options.system, name).map(|machine| self.keep(machine))
+    }
+
+    /// A machine on a network that is there already, for programs that look at it.
+    ///
+    /// # Errors
+    ///
+    /// Without root.
+    pub fn machine_on(&self, name: &'static str, namespace: &Namespace) -> Result<Machine> {
+        Machine::on(&self.options.system, name, namespace.clone()).map(|machine| self.keep(machine))
+    }
+
+    /// Holds on to it for as long as the lab is to be looked at.
+    fn keep(&self, machine: Machine) -> Machine {
         if self.options.keep {
             let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
             machines.push(machine.clone());
         }
-        Ok(machine)
+        machine
     }
 
     /// A capture on one end of a cable; with `--pcap` it is also written to a file that is named
@@ -63,14 +86,24 @@ impl<'a> Play<'a> {
     ///
     /// Where the interface is gone.
     pub fn tap(&self, place: &str, end: &End) -> Result<Tap> {
-        let folder = self.options.pcap.as_ref();
-        Tap::new(end, folder.map(|folder| folder.join(self.file(place))))
+        Tap::new(end, self.file(place))
     }
 
-    fn file(&self, place: &str) -> PathBuf {
+    /// tcpdump on an interface of a machine, for more than a [`tap`](Self::tap) should keep; with
+    /// `--pcap` its capture is also kept as a tap's is.
+    ///
+    /// # Errors
+    ///
+    /// With its log, where it does not come up.
+    pub fn tcpdump(&self, place: &str, machine: &Machine, interface: &str) -> Result<Tcpdump> {
+        Tcpdump::start(machine, interface, self.file(place))
+    }
+
+    fn file(&self, place: &str) -> Option<PathBuf> {
         let with = if self.filtered { "with" } else { "without" };
         let row = self.row.replace([' ', '/'], "-");
-        PathBuf::from(format!("{}-{row}-{with}-{place}.pcap", self.scenario))
+        let file = format!("{}-{row}-{with}-{place}.pcap", self.scenario);
+        self.options.pcap.as_ref().map(|folder| folder.join(file))
     }
 
     /// Starts the filter on the machine with these arguments of `xdp-dedup run`, if it is to run in
@@ -104,6 +137,8 @@ pub struct Seen {
     pub(crate) words: Vec<String>,
     pub(crate) figures: Map<String, Value>,
     pub(crate) complaints: Vec<String>,
+    /// Why complaints may be the machine's fault.
+    pub(crate) excuse: Option<String>,
     pub(crate) held: Vec<Box<dyn Any + Send>>,
 }
 
@@ -122,6 +157,16 @@ impl Seen {
     pub fn must(&mut self, holds: bool, complaint: impl Into<String>) {
         if !holds {
             self.complaints.push(complaint.into());
+        }
+    }
+
+    /// Looks at what the relays sent, on the wire before the filter: where the machine was so busy that
+    /// the copies of a message came further apart than the filter's window, complaints are no news, and
+    /// the row is played again.
+    pub fn excuse_if_busy(&mut self, relayed: &[Message]) {
+        let gap = tally::gaps(relayed).last().copied().unwrap_or_default();
+        if gap + CLOSE_CALL > WINDOW {
+            self.excuse = Some(format!("copies came {} ms apart", gap.as_millis()));
         }
     }
 

@@ -1,7 +1,18 @@
 //! The scenarios: what each is called, what is expected of it, and the rows that it is played in.
 
+mod boot;
+mod bystanders;
 mod exchange;
+mod failover;
+mod firmware;
+mod load;
+mod lossy;
 mod mlag;
+mod relays;
+mod servers;
+mod strict_client;
+mod two_nics;
+mod vrrp;
 
 use anyhow::Result;
 
@@ -42,7 +53,24 @@ impl Row {
             play: Box::new(play),
         }
     }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 /// All scenarios, in the order in which they are played.
-pub const ALL: &[Scenario] = &[mlag::SCENARIO];
+pub const ALL: &[Scenario] = &[
+    mlag::SCENARIO,
+    servers::SCENARIO,
+    relays::SCENARIO,
+    strict_client::SCENARIO,
+    firmware::SCENARIO,
+    failover::SCENARIO,
+    lossy::SCENARIO,
+    vrrp::SCENARIO,
+    two_nics::SCENARIO,
+    bystanders::SCENARIO,
+    load::SCENARIO,
+];

@@ -1,9 +1,18 @@
 //! The programs of the lab, as Debian's packages have them: how each is configured and started, and
 //! how it says that it is ready.
 
+pub mod bus;
 pub mod client;
+pub mod dnsmasq;
+pub mod kea;
+pub mod keepalived;
+pub mod perfdhcp;
+pub mod radvd;
 pub mod relay;
 pub mod server;
+pub mod strict_client;
+pub mod tcpdump;
+pub mod uefi;
 
 use std::time::Duration;
 

@@ -24,7 +24,7 @@ use testbed::veth::End;
 use crate::dhcp::Message;
 
 /// Longest frame that is kept, in bytes: jumbo frames are not DHCPv6.
-const LONGEST: usize = 4096;
+pub(crate) const LONGEST: usize = 4096;
 
 /// Room for what comes while the thread has no CPU, in bytes.
 const BUFFER: usize = 64 << 20;
@@ -186,7 +186,8 @@ fn receive(socket: &OwnedFd, kept: &Mutex<Kept>, stop: &AtomicBool) {
     }
 }
 
-fn receive_one(
+/// Waits for a frame, and hands back when it came, whether the interface sent it, and its length.
+pub(crate) fn receive_one(
     socket: &OwnedFd,
     bytes: &mut [u8],
     control: &mut [u8],

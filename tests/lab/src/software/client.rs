@@ -1,26 +1,35 @@
-//! DHCPv6 clients.
+//! DHCPv6 clients: the programs of Debian's packages that ask for an address.
+
+mod connman;
+mod dhclient;
+mod dhcpcd;
+mod dibbler;
+mod network_manager;
+mod networkd;
+mod wide;
 
 use anyhow::Result;
+use nix::sys::signal::Signal;
 
 use crate::machine::{Machine, Process};
-use crate::site::ETH0;
-
-/// What dhclient calls to apply a lease: the address, and nothing else.
-const DHCLIENT_SCRIPT: &str = r#"#!/bin/sh
-case "$reason" in
-BOUND6 | RENEW6 | REBIND6)
-    [ -z "$new_ip6_address" ] || ip -6 addr replace "$new_ip6_address/128" dev "$interface" nodad ;;
-EXPIRE6 | RELEASE6 | STOP6)
-    [ -z "$old_ip6_address" ] || ip -6 addr del "$old_ip6_address/128" dev "$interface" ;;
-esac
-exit 0
-"#;
 
 /// A client program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
+    /// ConnMan's own client.
+    Connman,
     /// isc-dhcp-client.
     Dhclient,
+    /// dhcpcd.
+    Dhcpcd,
+    /// dibbler-client.
+    Dibbler,
+    /// NetworkManager's own client, which is a copy of systemd's.
+    NetworkManager,
+    /// systemd-networkd.
+    Networkd,
+    /// dhcp6c of wide-dhcpv6-client.
+    Wide,
 }
 
 impl Client {
@@ -31,43 +40,40 @@ impl Client {
     /// Where it cannot be started.
     pub fn start(self, machine: &Machine) -> Result<Process> {
         match self {
-            Self::Dhclient => {
-                machine.write("/etc/lab/dhclient-script", DHCLIENT_SCRIPT)?;
-                machine.run("chmod", ["755", "/etc/lab/dhclient-script"])?;
-                machine.write("/var/lib/dhcp/lab.leases", "")?;
-                machine.write(
-                    "/etc/lab/dhclient.conf",
-                    "request dhcp6.name-servers, dhcp6.bootfile-url;\n",
-                )?;
-                machine.start("dhclient", [&["-v"], DHCLIENT].concat())
-            }
+            Self::Connman => connman::start(machine),
+            Self::Dhclient => dhclient::start(machine),
+            Self::Dhcpcd => dhcpcd::start(machine),
+            Self::Dibbler => dibbler::start(machine),
+            Self::NetworkManager => network_manager::start(machine),
+            Self::Networkd => networkd::start(machine),
+            Self::Wide => wide::start(machine),
         }
     }
 
-    /// Makes it give its address back, and end.
+    /// Makes it give its address back, as far as it does: see [`releases`](Self::releases).
     ///
     /// # Errors
     ///
     /// Where it cannot be told to.
-    pub fn release(self, machine: &Machine, _process: Process) -> Result<()> {
+    pub fn release(self, machine: &Machine, process: &mut Process) -> Result<()> {
         match self {
-            Self::Dhclient => machine
-                .run("dhclient", [&["-r"], DHCLIENT].concat())
-                .map(drop),
+            Self::Connman => connman::release(machine),
+            Self::Dhclient => dhclient::release(machine),
+            Self::Dhcpcd => dhcpcd::release(process),
+            Self::Dibbler | Self::NetworkManager | Self::Networkd | Self::Wide => {
+                process.signal(Signal::SIGTERM)
+            }
         }
     }
-}
 
-const DHCLIENT: &[&str] = &[
-    "-6",
-    "-d",
-    "-sf",
-    "/etc/lab/dhclient-script",
-    "-cf",
-    "/etc/lab/dhclient.conf",
-    "-lf",
-    "/var/lib/dhcp/lab.leases",
-    "-pf",
-    "/run/dhclient.pid",
-    ETH0,
-];
+    /// Whether it sends a Release. systemd 252 and NetworkManager 1.42 do not: they take the address
+    /// off the interface, and the server waits until the lease is over.
+    pub fn releases(self) -> bool {
+        !matches!(self, Self::Networkd | Self::NetworkManager)
+    }
+
+    /// Whether it asks for nothing until a router has told it to use DHCPv6.
+    pub fn waits_for_router(self) -> bool {
+        self == Self::Connman
+    }
+}
