@@ -101,7 +101,8 @@ impl<'a> Play<'a> {
 
     fn file(&self, place: &str) -> Option<PathBuf> {
         let with = if self.filtered { "with" } else { "without" };
-        let row = self.row.replace([' ', '/'], "-");
+        let words = self.row.split(|c: char| !c.is_ascii_alphanumeric());
+        let row = Vec::from_iter(words.filter(|word| !word.is_empty())).join("-");
         let file = format!("{}-{row}-{with}-{place}.pcap", self.scenario);
         self.options.pcap.as_ref().map(|folder| folder.join(file))
     }

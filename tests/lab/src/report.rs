@@ -36,7 +36,9 @@ pub fn run(options: &Options, scenarios: &[&Scenario]) -> Result<bool> {
         let start = Instant::now();
         let rows = (scenario.rows)(options.short);
         if !options.json {
-            println!("{}: {}", scenario.name, scenario.expected);
+            let heading = format!("{}: {}", scenario.name, scenario.expected);
+            let options = textwrap::Options::new(WIDTH).subsequent_indent("  ");
+            println!("{}", textwrap::fill(&heading, options));
         }
         let reports = play_all(options, scenario, &rows);
         let ok = reports.iter().all(RowReport::is_ok);
@@ -156,6 +158,9 @@ impl RowReport<'_> {
     }
 }
 
+/// Columns of what people read.
+const WIDTH: usize = 108;
+
 fn show(reports: &[RowReport<'_>], took: Duration) {
     let width = reports
         .iter()
@@ -167,9 +172,20 @@ fn show(reports: &[RowReport<'_>], took: Duration) {
             (report.name, "without", &report.without),
             ("", "with", &report.with),
         ] {
-            println!("  {name:width$}  {which:7}  {}", seen.words.join("; "));
+            let first = format!("  {name:width$}  {which:7}  ");
+            let further = " ".repeat(first.len());
+            let options = textwrap::Options::new(WIDTH).subsequent_indent(&further);
+            let seen_so = seen.words.join("; ");
+            println!(
+                "{}",
+                textwrap::fill(&seen_so, options.clone().initial_indent(&first))
+            );
             for complaint in &seen.complaints {
-                println!("  {:width$}  {:7}  NOT AS EXPECTED: {complaint}", "", "");
+                let complaint = format!("NOT AS EXPECTED: {complaint}");
+                println!(
+                    "{}",
+                    textwrap::fill(&complaint, options.clone().initial_indent(&further))
+                );
             }
         }
     }

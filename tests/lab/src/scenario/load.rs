@@ -35,8 +35,8 @@ const SHORT: Load = Load {
     per_second: 250,
 };
 const LONG: Load = Load {
-    exchanges: 30_000,
-    per_second: 500,
+    exchanges: 15_000,
+    per_second: 250,
 };
 
 /// Most time that tcpdump may take to write what it has.
