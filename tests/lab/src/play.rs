@@ -167,8 +167,13 @@ impl Seen {
     pub fn excuse_if_busy(&mut self, relayed: &[Message]) {
         let gap = tally::gaps(relayed).last().copied().unwrap_or_default();
         if gap + CLOSE_CALL > WINDOW {
-            self.excuse = Some(format!("copies came {} ms apart", gap.as_millis()));
+            self.excuse(format!("copies came {} ms apart", gap.as_millis()));
         }
+    }
+
+    /// Says why complaints may be the machine's fault: then the row is played again.
+    pub fn excuse(&mut self, why: impl Into<String>) {
+        self.excuse = Some(why.into());
     }
 
     /// Takes what is to stay up for `--keep`: programs and cables.

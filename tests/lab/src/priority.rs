@@ -1,8 +1,6 @@
 //! Priority over whatever else this machine does.
 
 use std::ffi::c_int;
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -21,12 +19,6 @@ impl Priority {
     pub fn take() -> Self {
         let _ = schedule(libc::SCHED_RR, LOWEST);
         Self(())
-    }
-
-    /// Lets a program start without it.
-    pub fn is_not_for(command: &mut Command) {
-        // SAFETY: between fork and exec this makes a system call only.
-        unsafe { command.pre_exec(|| Ok(schedule(libc::SCHED_OTHER, 0)?)) };
     }
 }
 

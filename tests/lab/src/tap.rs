@@ -17,7 +17,7 @@ use nix::libc;
 use nix::sys::socket::{ControlMessageOwned, LinkAddr, MsgFlags, recvmsg, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
-use pcap_file::{DataLink, TsResolution};
+use pcap_file::{DataLink, Endianness, TsResolution};
 use testbed::sender;
 use testbed::veth::End;
 
@@ -149,6 +149,7 @@ fn write(file: &Path, frames: &[(Duration, Vec<u8>)]) -> Result<()> {
     let header = PcapHeader {
         datalink: DataLink::ETHERNET,
         ts_resolution: TsResolution::NanoSecond,
+        endianness: Endianness::native(),
         ..PcapHeader::default()
     };
     let mut writer = PcapWriter::with_header(BufWriter::new(File::create(file)?), header)?;

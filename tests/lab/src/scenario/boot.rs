@@ -14,7 +14,7 @@ use testbed::daemon::Daemon;
 use crate::dhcp::{self, Message, MessageType};
 use crate::machine::Process;
 use crate::play::{Play, Seen};
-use crate::site::{ETH0, RELAYS, SERVER, Site};
+use crate::site::{ETH0, Site};
 use crate::software::relay::Relay;
 use crate::software::server::{Lifetimes, Server};
 use crate::tally::{self, Sent, Transmission};
@@ -87,10 +87,7 @@ impl Boot {
     pub fn escalating(play: &Play<'_>, site: Site, escalate_every: usize) -> Result<Self> {
         let server = Server::Kea.start(&site.server, Lifetimes::LONG)?;
         let [a, b] = &site.relays;
-        let relays = [
-            Relay::ISC.start(&a.machine, RELAYS[0], SERVER)?,
-            Relay::ISC.start(&b.machine, RELAYS[1], SERVER)?,
-        ];
+        let relays = Relay::ISC.start_pair(&site)?;
         let every = escalate_every.to_string();
         let filter = play.filter(&site.server, &["-i", ETH0, "--escalate-every", &every])?;
         Ok(Self {
@@ -138,6 +135,17 @@ impl Boot {
         self.on_wire.until(&what, PATIENCE, |messages| {
             let relayed = |message: &&Message| message.is_relay_forward() && message.kind == kind;
             messages.iter().filter(relayed).count() >= copies
+        })
+    }
+
+    /// The same, or until the client has an answer.
+    pub fn until_relayed_or_answered(&self, kind: MessageType, copies: usize) -> Result<()> {
+        let what = format!("copy {copies} of a {}", dhcp::name(kind));
+        self.on_wire.until(&what, PATIENCE, |messages| {
+            let relayed = |message: &&Message| message.is_relay_forward() && message.kind == kind;
+            let client = self.at_client.messages();
+            messages.iter().filter(relayed).count() >= copies
+                || tally::answers_to(&client, kind).next().is_some()
         })
     }
 

@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::{Row, Scenario};
 use crate::dhcp::Message;
 use crate::play::{Play, Seen};
-use crate::site::{ETH0, RELAYS, SERVER, Site};
+use crate::site::{ETH0, Site};
 use crate::software::kea::Kea;
 use crate::software::relay::Relay;
 use crate::software::server::Lifetimes;
@@ -38,11 +38,8 @@ fn boot(play: &Play<'_>) -> Result<Seen> {
         ..Kea::new(Lifetimes::LONG)
     };
     let server = kea.start(&site.server)?;
-    let [a, b] = &site.relays;
-    let relays = [
-        Relay::ISC.start(&a.machine, RELAYS[0], SERVER)?,
-        Relay::ISC.start(&b.machine, RELAYS[1], SERVER)?,
-    ];
+    let [a, _] = &site.relays;
+    let relays = Relay::ISC.start_pair(&site)?;
     let router = radvd::tell_to_use_dhcp(&a.machine)?;
     let files = dnsmasq::tftp_server(&site.server, "/usr/lib/ipxe")?;
     let filter = play.filter(&site.server, &["-i", ETH0])?;

@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use super::{Row, Scenario, exchange};
 use crate::play::{Play, Seen};
-use crate::site::{ETH0, RELAYS, SERVER, Site};
+use crate::site::{ETH0, Site};
 use crate::software::relay::Relay;
 use crate::software::server::{Lifetimes, Server};
 use crate::software::strict_client::{self, Boot};
@@ -40,11 +40,7 @@ enum Policy {
 fn boot(play: &Play<'_>, policy: Policy) -> Result<Seen> {
     let site = Site::new(play)?;
     let server = Server::Kea.start(&site.server, Lifetimes::LONG)?;
-    let [a, b] = &site.relays;
-    let relays = [
-        Relay::ISC.start(&a.machine, RELAYS[0], SERVER)?,
-        Relay::ISC.start(&b.machine, RELAYS[1], SERVER)?,
-    ];
+    let relays = Relay::ISC.start_pair(&site)?;
     let (arguments, verdict, became): (&[&str], _, _) = match policy {
         Policy::Drop => (&["-i", ETH0], "drop", "dropped"),
         Policy::Observe => (&["-i", ETH0, "--observe"], "would_drop", "would be dropped"),

@@ -6,7 +6,6 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
 use crate::machine::{Machine, Process};
-use crate::priority::Priority;
 use crate::site::ETH0;
 
 /// How long it waits for answers after its last message, and what it takes for lost.
@@ -57,7 +56,7 @@ impl Load {
     /// With what it printed, where it fails for another reason than messages without answer.
     pub fn run(self, machine: &Machine) -> Result<Report> {
         let exchanges = self.exchanges.to_string();
-        let mut process = machine.start_with(
+        let mut process = machine.start(
             "perfdhcp",
             [
                 "-6",
@@ -77,9 +76,6 @@ impl Load {
                 "-d",
                 &PATIENCE.as_secs().to_string(),
             ],
-            // It asks all the time whether something came: with priority it would keep the relays and
-            // the server from answering.
-            Priority::is_not_for,
         )?;
         let patience = self.duration() * 2 + PATIENCE * 2;
         let all_answered = |process: &Process| {

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{PATIENCE, dnsmasq, until_it_serves};
 use crate::machine::{Machine, Process};
-use crate::site::{DOWN, UP};
+use crate::site::{DOWN, Site, UP};
 
 /// Where clients send to.
 const ALL_RELAYS_AND_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
@@ -32,6 +32,19 @@ impl Relay {
     pub const ISC: Self = Self::Dhcrelay {
         interface_id: false,
     };
+
+    /// Starts it on both relays of a site.
+    ///
+    /// # Errors
+    ///
+    /// With its log, where it does not come up.
+    pub fn start_pair(self, site: &Site) -> Result<[Process; 2]> {
+        let [a, b] = &site.relays;
+        Ok([
+            self.start(&a.machine, a.link, a.next)?,
+            self.start(&b.machine, b.link, b.next)?,
+        ])
+    }
 
     /// Starts it on a machine: from its downlink, where it has the address `link`, to
     /// `server` behind its uplink.

@@ -14,7 +14,7 @@ use crate::dhcp::{self, Message, MessageType};
 use crate::machine::{Machine, Process};
 use crate::network::Cable;
 use crate::play::{Play, Seen};
-use crate::site::{ACCESS, CORE, ETH0, RELAYS, SERVER, Site, UPLINKS, acquaint};
+use crate::site::{ACCESS, CORE, ETH0, SERVER, Site, UPLINKS, acquaint};
 use crate::software::client::Client;
 use crate::software::keepalived;
 use crate::software::relay::Relay;
@@ -100,7 +100,7 @@ impl Stage {
         cable.machine.address(SERVER, 64)?;
         site.server_cable.machine.address(OWN[0], 64)?;
 
-        let [a, b] = &site.relays;
+        let [a, _] = &site.relays;
         let heard = |from: &Machine, cable: &Cable, by: &Machine| {
             let advertisement = format!("ether saddr {} meta l4proto 112", cable.machine.mac);
             Counter::received(by, from.name, &advertisement)
@@ -116,10 +116,7 @@ impl Stage {
         let mut server = start(&site.server, &site.server_cable, 150, of_server)?;
         keepalived::until_master(&mut server.keepalived, &site.server, SERVER)?;
         let standby = start(&machine, &cable, 100, of_standby)?;
-        let relays = [
-            Relay::ISC.start(&a.machine, RELAYS[0], SERVER)?,
-            Relay::ISC.start(&b.machine, RELAYS[1], SERVER)?,
-        ];
+        let relays = Relay::ISC.start_pair(&site)?;
         Ok(Self {
             site,
             relays,
