@@ -2,7 +2,10 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench::BenchArgs, flags::RunArgs, replay::ReplayArgs};
+use crate::{
+    bench::BenchArgs, completions::CompletionsArgs, flags::RunArgs, man::ManArgs,
+    replay::ReplayArgs,
+};
 
 /// Drops the second relay's copy of a DHCPv6 client message at the NIC, in front of any server.
 #[derive(Debug, Parser)]
@@ -22,4 +25,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Measure what the filter costs per frame on this machine
     Bench(BenchArgs),
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    Man(ManArgs),
 }

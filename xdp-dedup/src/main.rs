@@ -19,6 +19,8 @@ fn main() -> ExitCode {
         Command::Run(args) => xdp_dedup::run::run(args),
         Command::Replay(args) => xdp_dedup::replay::run(&args),
         Command::Bench(args) => xdp_dedup::bench::run(&args),
+        Command::Completions(args) => xdp_dedup::completions::run(&args),
+        Command::Man(args) => xdp_dedup::man::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
