@@ -3,6 +3,7 @@
 
 pub mod attachment;
 pub mod bench;
+pub mod check;
 pub mod cli;
 pub mod completions;
 pub mod config;
