@@ -142,16 +142,24 @@ impl Attachment {
     }
 }
 
+/// The name of a loaded program, where this process may know it: that takes CAP_SYS_ADMIN.
+pub(crate) fn program_name(id: u32) -> Option<String> {
+    let mut programs = loaded_programs().flatten();
+    let program = programs.find(|program| program.id() == id)?;
+    program.name_as_str().map(str::to_owned)
+}
+
+/// A program as an operator would look for it.
+pub(crate) fn described(program_id: u32) -> String {
+    match program_name(program_id) {
+        Some(name) => format!("program {name} (id {program_id})"),
+        None => format!("the program with id {program_id}"),
+    }
+}
+
 /// Says who is on the interface already.
 fn incumbent(interface: &Interface, id: u32) -> String {
-    // Looking up a program by its id takes CAP_SYS_ADMIN.
-    let program = loaded_programs()
-        .flatten()
-        .find(|program| program.id() == id);
-    let program = match program.as_ref().and_then(|program| program.name_as_str()) {
-        Some(name) => format!("program {name} (id {id})"),
-        None => format!("the program with id {id}"),
-    };
+    let program = described(id);
     let name = &interface.name;
     format!(
         "{name} already has an XDP program: {program}; xdp-dedup never displaces another program: \
@@ -168,7 +176,13 @@ fn refusal(error: ProgramError, interface: &Interface, mode: Mode) -> anyhow::Er
     };
     let what = format!("attach to {name} in {mode} mode");
     let what_to_do = match errno.map(nix::errno::Errno::from_raw) {
-        Some(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::EINVAL) if mode == Mode::Native => {
+        // As drivers say it: veth has ENOSPC for channels, ERANGE for an MTU.
+        Some(
+            nix::errno::Errno::EOPNOTSUPP
+            | nix::errno::Errno::EINVAL
+            | nix::errno::Errno::ENOSPC
+            | nix::errno::Errno::ERANGE,
+        ) if mode == Mode::Native => {
             format!(
                 "cannot {what}: its driver cannot run XDP natively, at least not as it is set up \
                  now (MTU, channels); `--mode generic` works with every driver"

@@ -66,7 +66,7 @@ pub struct ModeOf {
     pub mode: Mode,
 }
 
-fn parse_mode(text: &str) -> Result<ModeOf, String> {
+pub(crate) fn parse_mode(text: &str) -> Result<ModeOf, String> {
     // Names may hold an equals sign, modes do not.
     let (interface, mode) = match text.rsplit_once('=') {
         Some((interface, mode)) => (Some(interface.to_owned()), mode),

@@ -259,8 +259,12 @@ fn short_verifier_log(error: aya::programs::ProgramError) -> anyhow::Error {
             let log = verifier_log.to_string();
             let lines: Vec<_> = log.lines().collect();
             let end = lines[lines.len().saturating_sub(5)..].join(" | ");
+            let who = match end.as_str() {
+                "" => "the kernel refused the program".to_owned(),
+                end => format!("the verifier refused the program: {end}"),
+            };
             anyhow::Error::new(io_error)
-                .context(format!("the verifier refused the program: {end}"))
+                .context(who)
                 .context(privileges::advice("load the BPF program"))
         }
         other => other.into(),

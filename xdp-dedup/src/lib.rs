@@ -3,11 +3,14 @@
 
 pub mod attachment;
 pub mod bench;
+pub mod check;
 pub mod cli;
+pub mod completions;
 pub mod config;
 pub mod flags;
 pub mod interfaces;
 pub mod kernel;
+pub mod man;
 pub mod maps;
 pub mod metrics;
 pub mod pins;

@@ -18,7 +18,10 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => xdp_dedup::run::run(args),
         Command::Replay(args) => xdp_dedup::replay::run(&args),
+        Command::Check(args) => xdp_dedup::check::run(&args),
         Command::Bench(args) => xdp_dedup::bench::run(&args),
+        Command::Completions(args) => xdp_dedup::completions::run(&args),
+        Command::Man(args) => xdp_dedup::man::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

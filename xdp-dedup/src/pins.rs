@@ -18,8 +18,8 @@ use tracing::warn;
 
 use crate::{maps, privileges};
 
-const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
-const ROOT: &str = "/sys/fs/bpf/xdp-dedup";
+pub(crate) const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
+pub(crate) const ROOT: &str = "/sys/fs/bpf/xdp-dedup";
 
 /// The folder of this network namespace, locked for this process. Dropping it removes the pins.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! Which privileges this process lacks for its work.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use caps::{CapSet, Capability};
 
 /// The capabilities that attaching the filter takes: BPF and PERFMON to load it (Linux 5.8), NET_ADMIN
@@ -12,8 +14,13 @@ const NEEDED: [Capability; 3] = [
 
 /// The needed capabilities that this process does not have, by name.
 pub fn missing() -> Vec<String> {
+    missing_from(CapSet::Effective)
+}
+
+/// Those that are not in this set of the process.
+pub(crate) fn missing_from(set: CapSet) -> Vec<String> {
     // CAP_SYS_ADMIN stands in for BPF and PERFMON (capabilities(7)).
-    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+    let has = |capability| caps::has_cap(None, set, capability).unwrap_or(false);
     let admin = has(Capability::CAP_SYS_ADMIN);
     NEEDED
         .into_iter()
@@ -33,9 +40,7 @@ pub(crate) fn advice(what: &str) -> String {
             missing.join(", ")
         );
     }
-    let initial_user_namespace = std::fs::read_to_string("/proc/self/uid_map")
-        .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));
-    if initial_user_namespace {
+    if in_initial_user_namespace() {
         format!("cannot {what}")
     } else {
         format!(
@@ -43,4 +48,13 @@ pub(crate) fn advice(what: &str) -> String {
              BPF: run it on the host, or in a privileged container)"
         )
     }
+}
+
+/// Whether this process is in the host's user namespace: the capabilities of another one do not count
+/// for BPF, not even where it maps all users to themselves.
+pub(crate) fn in_initial_user_namespace() -> bool {
+    // linux/proc_ns.h: PROC_USER_INIT_INO. There is no such file where the kernel has no user
+    // namespaces.
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    std::fs::metadata("/proc/self/ns/user").map_or(true, |namespace| namespace.ino() == INITIAL)
 }

@@ -17,7 +17,8 @@ use crate::{
 };
 
 /// 9547 is the port of Kea's exporter.
-const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 9757);
+pub(crate) const DEFAULT_METRICS: SocketAddr =
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 9757);
 
 /// What the command line and the file come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,31 +51,36 @@ impl Settings {
                 "no interface to attach to: give one with -i IFACE, or `interface` in the file",
             ));
         }
-        if flags.interfaces.len() > MAX_INTERFACES {
-            return Err(usage(format!(
-                "at most {MAX_INTERFACES} interfaces can share a table"
-            )));
-        }
-        let twice = |name| {
-            flags
-                .interfaces
-                .iter()
-                .filter(|other| *other == name)
-                .count()
-                > 1
-        };
-        if let Some(name) = flags.interfaces.iter().find(|name| twice(*name)) {
-            return Err(usage(format!("interface {name} is named twice")));
-        }
-        let modes = modes(&flags.interfaces, &flags.modes)?;
         Ok(Self {
-            interfaces: flags.interfaces.into_iter().zip(modes).collect(),
+            interfaces: with_modes(flags.interfaces, &flags.modes)?,
             rules: flags.policy.rules(key)?,
             capacity: flags.capacity.unwrap_or(DEFAULT_CAPACITY),
             relay_counters: flags.relay_counters.unwrap_or(true),
             metrics: flags.metrics.unwrap_or(Metrics::At(DEFAULT_METRICS)),
         })
     }
+}
+
+/// Each of the interfaces, and the mode on it.
+///
+/// # Errors
+///
+/// A [`UsageError`] where there are too many, or one is named twice, or the modes contradict.
+pub(crate) fn with_modes(
+    interfaces: Vec<String>,
+    modes_said: &[ModeOf],
+) -> Result<Vec<(String, Mode)>> {
+    if interfaces.len() > MAX_INTERFACES {
+        return Err(usage(format!(
+            "at most {MAX_INTERFACES} interfaces can share a table"
+        )));
+    }
+    let twice = |name| interfaces.iter().filter(|other| *other == name).count() > 1;
+    if let Some(name) = interfaces.iter().find(|name| twice(*name)) {
+        return Err(usage(format!("interface {name} is named twice")));
+    }
+    let modes = modes(&interfaces, modes_said)?;
+    Ok(interfaces.into_iter().zip(modes).collect())
 }
 
 /// The mode on each interface: what is said of it, else what is said of all, else the default.
