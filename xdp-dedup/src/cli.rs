@@ -2,7 +2,10 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench::BenchArgs, flags::RunArgs, replay::ReplayArgs};
+use crate::{
+    bench::BenchArgs, flags::RunArgs, replay::ReplayArgs, seen::SeenArgs, stats::StatsArgs,
+    status::StatusArgs,
+};
 
 /// Drops the second relay's copy of a DHCPv6 client message at the NIC, in front of any server.
 #[derive(Debug, Parser)]
@@ -20,6 +23,12 @@ pub enum Command {
     Run(RunArgs),
     /// Show what the filter decides of each frame of a capture; needs no NIC
     Replay(ReplayArgs),
+    /// Show what is attached where, under which policy; exits with 3 where nothing is
+    Status(StatusArgs),
+    /// Show what was counted, once or live with --watch
+    Stats(StatsArgs),
+    /// List the transactions that are remembered now, the newest first
+    Seen(SeenArgs),
     /// Measure what the filter costs per frame on this machine
     Bench(BenchArgs),
 }
