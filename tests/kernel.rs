@@ -9,11 +9,12 @@ use testbed::{
     frame::{Checksum, Frame, reported_pair},
     harness::{self, needs_root, trial},
 };
-use xdp_dedup::kernel::{Clock, Kernel, LoadOptions, MAX_INTERFACES, Program, XDP_DROP, XDP_PASS};
+use xdp_dedup::kernel::{Clock, Kernel, LoadOptions, Program, XDP_DROP, XDP_PASS};
 use xdp_dedup_common::{
     Policy, Reason, Verdict,
     counters::{InterfaceCounters, Traffic},
     digest::DigestKey,
+    interface::MAX_INTERFACES,
     policy::Window,
     time::{Microseconds, Timestamp},
 };
