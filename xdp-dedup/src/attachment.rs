@@ -5,11 +5,13 @@ use std::{
     fmt,
     path::Path,
     sync::{Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::programs::{Link, ProgramError, XdpMode, loaded_programs, xdp::XdpLink};
 use clap::ValueEnum;
+use xdp_dedup_common::interface::InterfaceNote;
 
 use crate::{
     interfaces::Interface,
@@ -133,6 +135,19 @@ impl Attachment {
         let name = &self.interface.name;
         link.map_or(Ok(()), Link::detach)
             .with_context(|| format!("cannot detach from {name}"))
+    }
+
+    /// What other commands are to know of it.
+    pub fn note(&self, since: SystemTime) -> InterfaceNote {
+        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
+        InterfaceNote {
+            index: self.interface.index,
+            generic: u32::from(self.mode == Mode::Generic),
+            program_id: self.program_id,
+            reserved: 0,
+            program_tag: self.program_tag,
+            since: u64::try_from(since.as_micros()).unwrap_or(u64::MAX),
+        }
     }
 
     /// Whether the program is on the interface, as the kernel tells of all interfaces by index.

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     bench::BenchArgs, check::CheckArgs, completions::CompletionsArgs, flags::RunArgs, man::ManArgs,
-    replay::ReplayArgs,
+    replay::ReplayArgs, seen::SeenArgs, stats::StatsArgs, status::StatusArgs,
 };
 
 /// Drops the second relay's copy of a DHCPv6 client message at the NIC, in front of any server.
@@ -31,6 +31,12 @@ pub enum Command {
     /// interface that is named. Fails if one of them did. It changes nothing and attaches nothing;
     /// without privileges it says what it could not try.
     Check(CheckArgs),
+    /// Show what is attached where, under which policy; exits with 3 where nothing is
+    Status(StatusArgs),
+    /// Show what was counted, once or live with --watch
+    Stats(StatsArgs),
+    /// List the transactions that are remembered now, the newest first
+    Seen(SeenArgs),
     /// Measure what the filter costs per frame on this machine
     Bench(BenchArgs),
     /// Print the completions of a shell

@@ -57,6 +57,7 @@ pub struct RelayTally {
 
 /// The maps.
 pub struct SharedMaps {
+    table_id: u32,
     capacity: u32,
     policy: Mutex<Array<MapData, Shared<Policy>>>,
     trusted: Mutex<LpmTrie<MapData, Shared<Address>, u8>>,
@@ -88,8 +89,10 @@ impl SharedMaps {
         let Map::LruHashMap(data) = &table else {
             bail!("the table is a map of another type");
         };
+        let info = data.info()?;
         Ok(Self {
-            capacity: data.info()?.max_entries(),
+            table_id: info.id(),
+            capacity: info.max_entries(),
             table: table.try_into()?,
             policy: Mutex::new(take("POLICY")?.try_into()?),
             trusted: Mutex::new(take("TRUSTED")?.try_into()?),
@@ -98,6 +101,11 @@ impl SharedMaps {
             relays: take("RELAYS")?.try_into()?,
             other_relays: take("OTHER_RELAYS")?.try_into()?,
         })
+    }
+
+    /// Id of the table in the kernel: where it is another one, all counters are others too.
+    pub const fn table_id(&self) -> u32 {
+        self.table_id
     }
 
     /// Entries that the table has room for.
@@ -146,6 +154,26 @@ impl SharedMaps {
     pub fn policy(&self) -> Result<Policy> {
         let map = lock(&self.policy);
         Ok(map.get(&0, 0).context("cannot read the policy map")?.0)
+    }
+
+    /// The policy and the trusted relays in force.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses a look-up.
+    pub fn rules(&self) -> Result<Rules> {
+        let map = lock(&self.trusted);
+        let mut trusted_relays = Vec::new();
+        for key in map.keys() {
+            let key = key.context("cannot read the map of trusted relays")?;
+            let length = u8::try_from(key.prefix_len()).unwrap_or(u8::MAX);
+            trusted_relays.push(Prefix::new(key.data().0.into(), length));
+        }
+        trusted_relays.sort();
+        Ok(Rules {
+            policy: self.policy()?,
+            trusted_relays,
+        })
     }
 
     /// What the interface in this slot has counted, on all CPUs together.
@@ -234,6 +262,17 @@ impl SharedMaps {
             .flatten()
             .map(|(identity, sighting)| (identity.0, sighting.0))
             .collect()
+    }
+
+    /// What the table holds, entry by entry, about 0.6 µs each. Entries that come or go meanwhile may
+    /// be missing, or come twice.
+    pub fn sightings(&self) -> impl Iterator<Item = Result<(Identity, Sighting)>> + '_ {
+        // Where the entry goes that was read last, the kernel starts over: not for ever.
+        let most = 2 * self.capacity as usize;
+        self.table.iter().take(most).map(|entry| {
+            let (identity, sighting) = entry.context("cannot read the table")?;
+            Ok((identity.0, sighting.0))
+        })
     }
 
     /// Empties the table: each message is a first one again. The counters stay.

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     net::{SocketAddr, TcpListener},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use xdp_dedup_common::{
     digest::DigestKey,
+    interface::InterfaceNote,
     policy::{IdentityBy, Window},
 };
 
@@ -115,6 +116,8 @@ fn attach(chosen: &[Interface], settings: &Settings, pins: &PinFolder) -> Result
     let modes = settings.interfaces.iter().map(|(_, mode)| *mode);
     for (slot, (interface, mode)) in (0..).zip(chosen.iter().zip(modes)) {
         let attachment = Attachment::attach(interface, mode, slot, &options)?;
+        let note = attachment.note(SystemTime::now());
+        attachment.kernel.maps.note_interface(slot, note)?;
         info!(
             interface = interface.name,
             %mode,
@@ -132,8 +135,10 @@ fn attach(chosen: &[Interface], settings: &Settings, pins: &PinFolder) -> Result
 
 /// Detaches from all interfaces and asks the kernel whether that is so.
 async fn detach(filter: &Filter) -> Result<()> {
-    for attachment in &filter.attachments {
+    for (slot, attachment) in (0..).zip(&filter.attachments) {
         attachment.detach()?;
+        let none = InterfaceNote::default();
+        attachment.kernel.maps.note_interface(slot, none)?;
     }
     let all = interfaces::all().await?;
     for attachment in &filter.attachments {
