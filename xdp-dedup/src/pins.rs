@@ -4,10 +4,7 @@
 use std::{
     fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError},
     io::{self, ErrorKind},
-    os::unix::{
-        ffi::OsStrExt as _,
-        fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
-    },
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -161,7 +158,9 @@ fn folder_of_maps(folder: &Path) -> io::Result<Option<PathBuf>> {
     let mut places = vec![folder.to_owned()];
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_name().as_bytes().starts_with(b"layout-") {
+        let name = entry.file_name();
+        let layout = name.to_str().and_then(|name| name.strip_prefix("layout-"));
+        if layout.is_some_and(|layout| layout.parse::<u32>().is_ok()) {
             places.push(entry.path());
         }
     }
