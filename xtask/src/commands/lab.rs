@@ -67,10 +67,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             .with_context(|| format!("cannot make {}", folder.display()))?;
     }
     build::run()?;
-    let mut packages = software::PACKAGES.to_vec();
-    packages.extend(scenarios.iter().flat_map(|scenario| scenario.packages));
     let options = Options {
-        system: setup::ensure_for_lab(&packages)?,
+        system: set_up(&scenarios)?,
         binary: workspace::release_binary(),
         short: args.short,
         json: args.json,
@@ -82,6 +80,17 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Sets up what `cargo xtask test` plays.
+pub fn set_up_short() -> Result<()> {
+    set_up(&chosen(&[])?).map(drop)
+}
+
+fn set_up(scenarios: &[&Scenario]) -> Result<PathBuf> {
+    let mut packages = software::PACKAGES.to_vec();
+    packages.extend(scenarios.iter().flat_map(|scenario| scenario.packages));
+    setup::ensure_for_lab(&packages)
 }
 
 fn chosen(only: &[String]) -> Result<Vec<&'static Scenario>> {

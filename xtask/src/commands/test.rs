@@ -21,6 +21,11 @@ pub fn run(args: &[OsString]) -> Result<ExitCode> {
     }
     build::run()?;
     setup::ensure_for_tests()?;
+    let lab_lacks = lab::missing();
+    if args.is_empty() && lab_lacks.is_none() {
+        // The lab has tests of its own.
+        lab::set_up_short()?;
+    }
     let mut test = cargo::command("test");
     test.args(["--workspace", "--exclude", "xdp-dedup-ebpf"])
         .args(args);
@@ -29,7 +34,7 @@ pub fn run(args: &[OsString]) -> Result<ExitCode> {
     if !status.success() || !args.is_empty() {
         return Ok(process::exit_code(status));
     }
-    match lab::missing() {
+    match lab_lacks {
         None => lab::run(&lab::Args::short()),
         Some(what) => {
             say(format_args!("the lab is skipped: {what}"));
