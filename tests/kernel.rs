@@ -9,11 +9,12 @@ use testbed::{
     frame::{Checksum, Frame, reported_pair},
     harness::{self, needs_root, trial},
 };
-use xdp_dedup::kernel::{Clock, Kernel, LoadOptions, MAX_INTERFACES, Program, XDP_DROP, XDP_PASS};
+use xdp_dedup::kernel::{Clock, Kernel, LoadOptions, Program, XDP_DROP, XDP_PASS};
 use xdp_dedup_common::{
     Policy, Reason, Verdict,
     counters::{InterfaceCounters, Traffic},
     digest::DigestKey,
+    interface::MAX_INTERFACES,
     policy::Window,
     time::{Microseconds, Timestamp},
 };
@@ -62,6 +63,7 @@ fn load(capacity: u32, interface_slot: u32, clock: Clock) -> Result<Kernel> {
         capacity,
         interface_slot,
         clock,
+        relay_counters: false,
         pins: None,
     };
     Kernel::load(&options, &Policy::new(DigestKey::FIXED))
@@ -122,13 +124,13 @@ fn a_quarter_of_the_capacity() -> Result<()> {
 fn no_more_than_the_capacity() -> Result<()> {
     const CAPACITY: u32 = 4096;
     let mut kernel = load(CAPACITY, 0, Clock::Replay)?;
-    assert_eq!(kernel.table_entries(), 0);
+    assert_eq!(kernel.maps.table_entries(), 0);
     for transaction in 0..1000 {
         kernel.decide_at(&pair(transaction)[0], Timestamp(5))?;
     }
-    assert_eq!(kernel.table_entries(), 1000);
-    assert_eq!(kernel.table().len(), 1000);
-    let (identity, sighting) = kernel.table().into_iter().next().unwrap();
+    assert_eq!(kernel.maps.table_entries(), 1000);
+    assert_eq!(kernel.maps.table().len(), 1000);
+    let (identity, sighting) = kernel.maps.table().into_iter().next().unwrap();
     assert_eq!(identity.message.transaction_id().0[0], 0);
     assert_eq!(
         std::net::Ipv6Addr::from(identity.peer),
@@ -138,7 +140,7 @@ fn no_more_than_the_capacity() -> Result<()> {
     for transaction in 1000..4 * CAPACITY {
         kernel.decide_at(&pair(transaction)[0], Timestamp(5))?;
     }
-    let entries = kernel.table_entries();
+    let entries = kernel.maps.table_entries();
     assert!(entries <= CAPACITY as usize, "{entries} entries");
     assert!(entries >= CAPACITY as usize / 2, "{entries} entries");
     Ok(())
@@ -152,7 +154,7 @@ fn slots() -> Result<()> {
         kernel.decide_at(&a, Timestamp(0))?;
         kernel.decide_at(&b, Timestamp(39))?;
         for other in 0..=last {
-            let counters = kernel.counters(other)?;
+            let counters = kernel.maps.counters(other)?;
             if other == slot {
                 let one = Traffic {
                     packets: 1,
@@ -172,16 +174,16 @@ fn a_change_of_policy() -> Result<()> {
     let mut kernel = load(4096, 0, Clock::Replay)?;
     let [a, b] = pair(7);
     assert_eq!(kernel.decide_at(&a, Timestamp(0))?, FIRST);
-    let before = kernel.counters(0)?;
+    let before = kernel.maps.counters(0)?;
     let policy = Policy::new(DigestKey::FIXED)
         .with_window(Window::new(Microseconds::from_seconds(60)).unwrap());
-    kernel.set_policy(&policy)?;
-    assert_eq!(kernel.policy()?, policy);
-    assert_eq!(kernel.counters(0)?, before);
-    assert_eq!(kernel.table_entries(), 1);
+    kernel.maps.set_policy(&policy)?;
+    assert_eq!(kernel.maps.policy()?, policy);
+    assert_eq!(kernel.maps.counters(0)?, before);
+    assert_eq!(kernel.maps.table_entries(), 1);
     assert_eq!(kernel.decide_at(&b, Timestamp(59_999_999))?, DUPLICATE);
-    kernel.forget()?;
-    assert_eq!(kernel.table_entries(), 0);
+    kernel.maps.forget()?;
+    assert_eq!(kernel.maps.table_entries(), 0);
     assert_eq!(kernel.decide_at(&b, Timestamp(59_999_999))?, FIRST);
     Ok(())
 }
@@ -189,7 +191,9 @@ fn a_change_of_policy() -> Result<()> {
 fn the_live_clock() -> Result<()> {
     let kernel = load(4096, 0, Clock::Live)?;
     let window = Window::new(Microseconds::from_seconds(1)).unwrap();
-    kernel.set_policy(&Policy::new(DigestKey::FIXED).with_window(window))?;
+    kernel
+        .maps
+        .set_policy(&Policy::new(DigestKey::FIXED).with_window(window))?;
     let [a, b] = pair(7);
     let began = std::time::Instant::now();
     let action =
@@ -204,7 +208,7 @@ fn the_live_clock() -> Result<()> {
     std::thread::sleep(std::time::Duration::from_millis(1001));
     assert_eq!(action(&b)?, XDP_PASS);
     assert_eq!(action(&a)?, XDP_DROP);
-    let counters = kernel.counters(0)?;
+    let counters = kernel.maps.counters(0)?;
     assert_eq!(counters.traffic(Reason::First, Verdict::Pass).packets, 1);
     assert_eq!(
         counters

@@ -94,6 +94,7 @@ fn race(entry: Entry, cpus: &[usize]) -> Result<()> {
         capacity: 65_536,
         interface_slot: 0,
         clock: Clock::Live,
+        relay_counters: false,
         pins: None,
     };
     let policy = Policy::new(DigestKey::FIXED)

@@ -4,8 +4,9 @@ use testbed::model::Settings;
 use xdp_dedup_common::{
     Policy,
     digest::DigestKey,
-    policy::{EscalateEvery, IdentityBy, Messages, Window},
+    policy::{EscalateEvery, IdentityBy, Messages, Untrusted, Window},
     time::Microseconds,
+    trusted::Prefix,
 };
 
 pub fn policy(settings: &Settings, key: DigestKey) -> Policy {
@@ -23,4 +24,17 @@ pub fn policy(settings: &Settings, key: DigestKey) -> Policy {
             Messages::Relayed
         })
         .with_observe(settings.observe)
+        .with_untrusted(
+            settings
+                .trusted_relay
+                .map(|_| match settings.drop_untrusted {
+                    true => Untrusted::Drop,
+                    false => Untrusted::Pass,
+                }),
+        )
+}
+
+pub fn trusted_relays(settings: &Settings) -> Vec<Prefix> {
+    let prefix = |(address, length): ([u8; 16], u8)| Prefix::new(address.into(), length);
+    settings.trusted_relay.map(prefix).into_iter().collect()
 }

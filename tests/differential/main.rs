@@ -16,17 +16,27 @@ use std::{collections::BTreeMap, env, process::ExitCode, time::Instant};
 use anyhow::{Context as _, Result, bail};
 use testbed::{
     harness::{self, needs_root, trial},
-    model::Model,
+    model::{Model, Settings},
 };
-use xdp_dedup::kernel::{Clock, Kernel, LoadOptions};
+use xdp_dedup::{
+    kernel::{Clock, Kernel, LoadOptions},
+    maps::RelayTally,
+    policy::Rules,
+};
 use xdp_dedup_common::{
-    Reason, counters::InterfaceCounters, decide, digest::DigestKey, exact_table::ExactTable,
-    packet::Bytes, time::Timestamp,
+    Reason,
+    counters::{InterfaceCounters, RelayCounters},
+    decide,
+    digest::DigestKey,
+    exact_table::ExactTable,
+    identity::Address,
+    packet::Bytes,
+    time::Timestamp,
 };
 
 use crate::{
     sequence::{Generator, Sequence},
-    settings::policy,
+    settings::{policy, trusted_relays},
 };
 
 const SEQUENCES: u64 = 100_000;
@@ -60,6 +70,7 @@ fn the_same_everywhere() -> Result<()> {
         capacity: CAPACITY,
         interface_slot: 0,
         clock: Clock::Replay,
+        relay_counters: true,
         pins: None,
     };
     let start = Instant::now();
@@ -67,10 +78,12 @@ fn the_same_everywhere() -> Result<()> {
     let mut places = Places::new();
     let mut counters = InterfaceCounters::default();
     let mut outcomes = BTreeMap::new();
+    let mut relays = BTreeMap::new();
     let mut frames = 0_u64;
     for number in numbers {
         if number % BATCH == 0 {
-            kernel.forget()?;
+            kernel.maps.forget()?;
+            places.take_relays(&mut relays);
             places = Places::new();
         }
         // So far apart that to each sequence what the ones before left is as good as nothing.
@@ -78,7 +91,7 @@ fn the_same_everywhere() -> Result<()> {
         let reproduce = || {
             format!("DIFFERENTIAL_SEED={seed} DIFFERENTIAL_SEQUENCE={number}, that is: {sequence}")
         };
-        kernel.set_policy(&policy(&sequence.settings, KEY))?;
+        kernel.maps.set_rules(&rules(&sequence.settings))?;
         let expected = places.run(&sequence, &mut counters);
         for (i, (time, frame)) in sequence.frames.iter().enumerate() {
             let (verdict, reason) = kernel
@@ -107,13 +120,15 @@ fn the_same_everywhere() -> Result<()> {
     for ((verdict, reason), count) in &outcomes {
         println!("  {verdict:10} {reason:18} {count:8}");
     }
-    if kernel.counters(0)? != counters {
+    if kernel.maps.counters(0)? != counters {
         bail!("the kernel's counters are not userspace's (seed {seed})");
     }
+    places.take_relays(&mut relays);
+    compare_relays(&kernel.maps.relays()?, relays).with_context(|| format!("seed {seed}"))?;
     if alone.is_none() {
         for reason in Reason::ALL {
             // The table has room for all.
-            let cannot_occur = matches!(reason, Reason::TableError | Reason::UntrustedRelay);
+            let cannot_occur = *reason == Reason::TableError;
             for verdict in reason.verdicts() {
                 let outcome = (verdict.name(), reason.name());
                 if !cannot_occur && !outcomes.contains_key(&outcome) {
@@ -121,6 +136,25 @@ fn the_same_everywhere() -> Result<()> {
                 }
             }
         }
+    }
+    Ok(())
+}
+
+/// That each relay that has counters of its own has those of userspace, and the others together.
+fn compare_relays(tally: &RelayTally, mut relays: BTreeMap<Address, RelayCounters>) -> Result<()> {
+    for (relay, counters) in &tally.relays {
+        let expected = relays.remove(&Address::from(*relay)).unwrap_or_default();
+        if *counters != expected {
+            bail!("the kernel counted {counters:?} of {relay}, userspace {expected:?}");
+        }
+    }
+    let mut others = RelayCounters::default();
+    relays.values().for_each(|counters| others.add(counters));
+    if tally.others != others {
+        bail!(
+            "the kernel counted {:?} of other relays, userspace {others:?}",
+            tally.others
+        );
     }
     Ok(())
 }
@@ -141,9 +175,18 @@ impl Places {
         }
     }
 
+    /// Adds what the table has counted by relay.
+    fn take_relays(&self, sum: &mut BTreeMap<Address, RelayCounters>) {
+        for (relay, counters) in self.table.relays() {
+            sum.entry(relay).or_default().add(&counters);
+        }
+    }
+
     /// What userspace decides of each frame.
     fn run(&mut self, sequence: &Sequence, counters: &mut InterfaceCounters) -> Vec<Outcome> {
         self.table.set_policy(policy(&sequence.settings, KEY));
+        self.table
+            .set_trusted_relays(&trusted_relays(&sequence.settings));
         run(&self.table, sequence, counters)
     }
 
@@ -164,12 +207,20 @@ impl Places {
         // One pair of messages in 2^16 has one digest; not under three keys at once.
         for shift in [0, 7] {
             let key = std::array::from_fn(|i| 0x1234_5678_9abc_def1 << i >> shift);
-            let table = ExactTable::new(policy(&sequence.settings, DigestKey::new(key)));
+            let mut table = ExactTable::new(policy(&sequence.settings, DigestKey::new(key)));
+            table.set_trusted_relays(&trusted_relays(&sequence.settings));
             if run(&table, sequence, &mut InterfaceCounters::default()) == judged {
                 return Ok(());
             }
         }
         bail!("the filter says {outcomes:?}, the model {judged:?}")
+    }
+}
+
+fn rules(settings: &Settings) -> Rules {
+    Rules {
+        policy: policy(settings, KEY),
+        trusted_relays: trusted_relays(settings),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sequences of a few frames each: captured or generated, some of them mutated, at times about
 //! everything that the rule draws a line at.
 
-use std::fmt;
+use std::{fmt, net::Ipv6Addr};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use testbed::{
@@ -120,6 +120,19 @@ fn settings(rng: &mut StdRng) -> Settings {
         by_transaction_id: rng.random_bool(0.1),
         all_messages: rng.random_bool(0.4),
         observe: rng.random_bool(0.1),
+        trusted_relay: rng.random_bool(0.2).then(|| {
+            // Both generated relays, one of them, the captured ones, or none.
+            let address = [
+                RELAY_A,
+                CLIENT,
+                Ipv6Addr::new(0x2001, 0xdb8, 0xb, 0, 0, 0, 0, 0xa),
+            ]
+            .choose(rng)
+            .unwrap()
+            .octets();
+            (address, *[0, 48, 127, 128].choose(rng).unwrap())
+        }),
+        drop_untrusted: rng.random_bool(0.5),
     }
 }
 

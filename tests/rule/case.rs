@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use testbed::frame::Frame;
-use xdp_dedup::kernel::{Clock, Kernel, LoadOptions};
+use xdp_dedup::{
+    kernel::{Clock, Kernel, LoadOptions},
+    policy::Rules,
+};
 use xdp_dedup_common::{
     Policy, Reason, Verdict, counters::InterfaceCounters, decide, digest::DigestKey,
-    exact_table::ExactTable, packet::Bytes, time::Timestamp,
+    exact_table::ExactTable, packet::Bytes, time::Timestamp, trusted::Prefix,
 };
 
 /// The counters' slot that the kernel program is loaded for.
@@ -19,6 +22,7 @@ pub fn load_kernel() -> Result<Kernel> {
         capacity: 4096,
         interface_slot: SLOT,
         clock: Clock::Replay,
+        relay_counters: false,
         pins: None,
     };
     Kernel::load(&options, &DEFAULT)
@@ -77,6 +81,11 @@ impl Outcome {
         }
     }
 
+    /// The same with another verdict.
+    pub const fn but(self, verdict: Verdict) -> Self {
+        Self { verdict, ..self }
+    }
+
     const fn after(self, gap: u64) -> Self {
         Self {
             gap: Some(gap),
@@ -90,7 +99,7 @@ pub const DEFAULT: Policy = Policy::new(DigestKey::FIXED);
 
 #[derive(Clone, Debug)]
 enum Step {
-    Policy(Policy),
+    Rules(Rules),
     Frame(u64, Vec<u8>, Outcome),
 }
 
@@ -111,8 +120,16 @@ impl Case {
     }
 
     /// From here on under this policy.
-    pub fn policy(mut self, policy: Policy) -> Self {
-        self.steps.push(Step::Policy(policy));
+    pub fn policy(self, policy: Policy) -> Self {
+        self.trusting(policy, &[])
+    }
+
+    /// From here on under this policy, with these trusted relays.
+    pub fn trusting(mut self, policy: Policy, trusted_relays: &[Prefix]) -> Self {
+        self.steps.push(Step::Rules(Rules {
+            policy,
+            trusted_relays: trusted_relays.to_vec(),
+        }));
         self
     }
 
@@ -134,7 +151,10 @@ impl Case {
         let linear = Kernel::linear_part_of_test_run();
         for (i, step) in self.steps.iter().enumerate() {
             match step {
-                Step::Policy(policy) => table.set_policy(*policy),
+                Step::Rules(rules) => {
+                    table.set_policy(rules.policy);
+                    table.set_trusted_relays(&rules.trusted_relays);
+                }
                 Step::Frame(time, frame, outcome) => {
                     table.set_time(Timestamp(*time));
                     let decision = decide(&Bytes::with_linear_part(frame, linear), &table);
@@ -154,12 +174,15 @@ impl Case {
 
     /// Runs it through the kernel program, whose table is emptied first.
     pub fn in_the_kernel(&self, kernel: &mut Kernel) -> Result<()> {
-        kernel.forget()?;
-        kernel.set_policy(&DEFAULT)?;
-        let before = kernel.counters(SLOT)?;
+        kernel.maps.forget()?;
+        kernel.maps.set_rules(&Rules {
+            policy: DEFAULT,
+            trusted_relays: Vec::new(),
+        })?;
+        let before = kernel.maps.counters(SLOT)?;
         for (i, step) in self.steps.iter().enumerate() {
             match step {
-                Step::Policy(policy) => kernel.set_policy(policy)?,
+                Step::Rules(rules) => kernel.maps.set_rules(rules)?,
                 Step::Frame(time, frame, outcome) => {
                     let (verdict, reason) = kernel.decide_at(frame, Timestamp(*time))?;
                     assert_eq!(
@@ -170,7 +193,7 @@ impl Case {
                 }
             }
         }
-        self.check(&before, &kernel.counters(SLOT)?);
+        self.check(&before, &kernel.maps.counters(SLOT)?);
         Ok(())
     }
 

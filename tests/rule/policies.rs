@@ -6,14 +6,15 @@ use testbed::frame::{
     reported_solicit,
 };
 use xdp_dedup_common::{
-    Policy, Reason,
+    Policy, Reason, Verdict,
     digest::DigestKey,
-    policy::{IdentityBy, Messages, Window},
+    policy::{IdentityBy, Messages, Untrusted, Window},
     time::Microseconds,
+    trusted::Prefix,
 };
 
 use crate::{
-    case::{Case, DEFAULT, FIRST, dropped, escalated, passes, retransmission, would_drop},
+    case::{Case, DEFAULT, FIRST, Outcome, dropped, escalated, passes, retransmission, would_drop},
     copies::{a, b, escalating_every, window_of},
 };
 
@@ -21,7 +22,73 @@ const ALL: Policy = DEFAULT.with_messages(Messages::All);
 const XID: Policy = DEFAULT.with_identity(IdentityBy::TransactionId);
 
 pub fn cases() -> Vec<Case> {
-    [observe(), all_messages(), by_transaction_id(), changes()].concat()
+    [
+        observe(),
+        all_messages(),
+        by_transaction_id(),
+        trusted_relays(),
+        changes(),
+    ]
+    .concat()
+}
+
+fn trusted_relays() -> Vec<Case> {
+    const UNTRUSTED: Outcome = passes(Reason::UntrustedRelay);
+    let dropped_untrusted = UNTRUSTED.but(Verdict::Drop);
+    let would_drop_untrusted = UNTRUSTED.but(Verdict::WouldDrop);
+    let pass = DEFAULT.with_untrusted(Some(Untrusted::Pass));
+    let drop = DEFAULT.with_untrusted(Some(Untrusted::Drop));
+    let only_a = [Prefix::new(RELAY_A, 128)];
+    let both = [Prefix::new(RELAY_A, 127)];
+    let longer_first = [Prefix::new(RELAY_B, 128), Prefix::new(RELAY_A, 64)];
+    let nobody = [Prefix::new(CLIENT, 128)];
+    let not_relayed = Frame::new(RELAY_B, SERVER, vec![13; 40]);
+    let envelope_alone = Frame::new(RELAY_B, SERVER, vec![12; 1]);
+    vec![
+        Case::new("trusted relays are filtered as all are without any")
+            .trusting(drop, &both)
+            .at(0, &a(0), FIRST)
+            .at(39, &b(0), dropped(39)),
+        Case::new("a relay is trusted by any of several prefixes")
+            .trusting(drop, &longer_first)
+            .at(0, &a(0), FIRST)
+            .at(39, &b(0), dropped(39)),
+        Case::new("copies from an untrusted relay pass and are not remembered")
+            .trusting(pass, &only_a)
+            .at(0, &b(0), UNTRUSTED)
+            .at(39, &a(0), FIRST)
+            .at(78, &b(0), UNTRUSTED)
+            .at(99, &a(0), dropped(60)),
+        Case::new("or they are dropped, also where they are the first")
+            .trusting(drop, &only_a)
+            .at(0, &b(0), dropped_untrusted)
+            .at(39, &a(0), FIRST)
+            .at(78, &b(0), dropped_untrusted),
+        Case::new("but not while observing")
+            .trusting(drop.with_observe(true), &only_a)
+            .at(0, &b(0), would_drop_untrusted)
+            .at(39, &a(0), FIRST),
+        Case::new("where no relay is trusted that comes by, none touches the table")
+            .trusting(drop, &nobody)
+            .at(0, &a(0), dropped_untrusted)
+            .at(39, &b(0), dropped_untrusted)
+            .policy(DEFAULT)
+            .at(78, &a(0), FIRST),
+        Case::new("an untrusted relay's envelope is not opened, what is none is not its affair")
+            .trusting(drop, &only_a)
+            .at(0, &envelope_alone, dropped_untrusted)
+            .at(1, &not_relayed, passes(Reason::NotRelayForward)),
+        Case::new("trust can be given and taken away over what is remembered")
+            .at(0, &a(0), FIRST)
+            .trusting(pass, &only_a)
+            .at(39, &b(0), UNTRUSTED)
+            .trusting(pass, &both)
+            .at(78, &b(0), dropped(78))
+            .trusting(drop, &only_a)
+            .at(99, &b(0), dropped_untrusted)
+            .policy(DEFAULT)
+            .at(120, &b(0), dropped(120)),
+    ]
 }
 
 fn observe() -> Vec<Case> {

@@ -112,6 +112,18 @@ const COMMAND_LINES: &[(&str, &[&str], i32, &str)] = &[
         "two modes for lo",
     ),
     (
+        "a trusted relay that is no IPv6 prefix",
+        &["-i", "lo", "--trusted-relay", "192.0.2.1"],
+        USAGE,
+        "such as 2001:db8:b::/64",
+    ),
+    (
+        "untrusted relays where all are trusted",
+        &["-i", "lo", "--untrusted", "drop"],
+        USAGE,
+        "--trusted-relay PREFIX",
+    ),
+    (
         "no such file",
         &["--config", "/nonexistent.toml"],
         FAILED,

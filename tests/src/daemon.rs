@@ -1,6 +1,8 @@
 //! The filter's daemon, `xdp-dedup run`, in a namespace, and what its exporter says.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
@@ -106,6 +108,20 @@ impl Daemon {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
+    /// Where it runs, which outlives it.
+    ///
+    /// # Errors
+    ///
+    /// Where it is gone.
+    pub fn place(&self) -> Result<Place> {
+        let mounts = File::open(format!("/proc/{}/ns/mnt", self.pid()))
+            .context("the daemon is gone, and its BPF file system with it")?;
+        Ok(Place {
+            namespace: self.namespace.clone(),
+            mounts: Arc::new(mounts),
+        })
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> String {
         lock(&self.log).clone()
@@ -169,6 +185,29 @@ impl Drop for Daemon {
         // It may have ended already; then neither has anything to do.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A network namespace and the BPF file system of a daemon in it, with what it leaves there.
+#[derive(Clone, Debug)]
+pub struct Place {
+    namespace: Namespace,
+    mounts: Arc<File>,
+}
+
+impl Place {
+    /// A command that will run there, and die when the thread that starts it ends.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = self.namespace.command(program);
+        let mounts = Arc::clone(&self.mounts);
+        let enter = move || {
+            setns(&mounts, CloneFlags::CLONE_NEWNS)?;
+            Ok(())
+        };
+        // SAFETY: between fork and exec `enter` makes a system call only, and its descriptor is open
+        // for as long as the command holds the closure.
+        unsafe { command.pre_exec(enter) };
+        command
     }
 }
 

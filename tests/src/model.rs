@@ -19,6 +19,10 @@ pub struct Settings {
     pub all_messages: bool,
     /// `--observe`.
     pub observe: bool,
+    /// `--trusted-relay`: an address and how many of its bits count.
+    pub trusted_relay: Option<([u8; 16], u8)>,
+    /// `--untrusted drop`.
+    pub drop_untrusted: bool,
 }
 
 impl Default for Settings {
@@ -29,6 +33,8 @@ impl Default for Settings {
             by_transaction_id: false,
             all_messages: false,
             observe: false,
+            trusted_relay: None,
+            drop_untrusted: false,
         }
     }
 }
@@ -84,6 +90,14 @@ impl Model {
 
     fn decide(&mut self, frame: &[u8], time: u64) -> Result<Outcome, &'static str> {
         let datagram = datagram(frame)?;
+        if datagram.bytes.get(8) == Some(&RELAY_FORWARD) && !self.is_trusted(datagram.source) {
+            let verdict = match (self.settings.drop_untrusted, self.settings.observe) {
+                (false, _) => "pass",
+                (true, false) => "drop",
+                (true, true) => "would_drop",
+            };
+            return Ok((verdict, "untrusted_relay"));
+        }
         let (peer, message) = self.message(&datagram)?;
         if !is_filtered(message[0]) {
             return Err("other_type");
@@ -136,6 +150,13 @@ impl Model {
             },
         );
         Ok(("pass", reason))
+    }
+
+    fn is_trusted(&self, relay: &[u8]) -> bool {
+        let bit = |bytes: &[u8], i: usize| bytes[i / 8] >> (7 - i % 8) & 1;
+        self.settings.trusted_relay.is_none_or(|(address, length)| {
+            (0..usize::from(length)).all(|i| bit(relay, i) == bit(&address, i))
+        })
     }
 
     /// The client's address and its message.

@@ -132,16 +132,57 @@ impl End {
 
     fn set_checksum_offload(&self, on: bool) -> Result<()> {
         // linux/ethtool.h: struct ethtool_value, ETHTOOL_STXCSUM.
-        #[repr(C)]
-        struct Value {
-            command: u32,
-            data: u32,
-        }
         const SET_TRANSMIT_CHECKSUM: u32 = 0x17;
-        let mut value = Value {
-            command: SET_TRANSMIT_CHECKSUM,
-            data: u32::from(on),
+        self.ethtool(&mut [SET_TRANSMIT_CHECKSUM, u32::from(on)])?;
+        Ok(())
+    }
+
+    /// Switches a feature, by its name in `ethtool -k`.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel does not have it, or the driver does not let it be switched.
+    pub fn feature(&self, feature: &str, on: bool) -> Result<()> {
+        self.namespace
+            .inside(|| self.set_feature(feature, on))?
+            .with_context(|| format!("{feature} of {}", self.name))
+    }
+
+    fn set_feature(&self, feature: &str, on: bool) -> Result<()> {
+        // linux/ethtool.h: struct ethtool_gstrings, ETHTOOL_GSTRINGS, ETH_SS_FEATURES; struct
+        // ethtool_sfeatures, ETHTOOL_SFEATURES.
+        const GET_STRINGS: u32 = 0x1b;
+        const FEATURES: u32 = 4;
+        const STRING_WORDS: usize = 32 / 4;
+        const SET_FEATURES: u32 = 0x3b;
+        // The kernel writes as many as it has, which is less than a hundred.
+        let mut strings = vec![0; 3 + 1024 * STRING_WORDS];
+        strings[..2].copy_from_slice(&[GET_STRINGS, FEATURES]);
+        self.ethtool(&mut strings)?;
+        let count = strings[2] as usize;
+        let name_of = |words: &[u32]| -> Vec<u8> {
+            let bytes = words.iter().flat_map(|word| word.to_ne_bytes());
+            bytes.take_while(|byte| *byte != 0).collect()
         };
+        let mut names = strings[3..].chunks(STRING_WORDS).take(count);
+        let bit = names
+            .position(|words| name_of(words) == feature.as_bytes())
+            .context("this kernel has no such feature")?;
+
+        // Of each 32 features a word that says which are meant, and one with their values.
+        let blocks = count.div_ceil(32);
+        let mut request = vec![0; 2 + 2 * blocks];
+        request[..2].copy_from_slice(&[SET_FEATURES, u32::try_from(blocks)?]);
+        request[2 + 2 * (bit / 32)] = 1 << (bit % 32);
+        request[3 + 2 * (bit / 32)] = u32::from(on) << (bit % 32);
+        if self.ethtool(&mut request)? != 0 {
+            bail!("it cannot be switched");
+        }
+        Ok(())
+    }
+
+    /// Hands a command of `ethtool` and its data to the kernel, which answers in their place.
+    fn ethtool(&self, data: &mut [u32]) -> Result<i32> {
         let mut name = [0; libc::IFNAMSIZ];
         // The last byte stays zero: the name ends there at the latest.
         for (to, from) in name[..libc::IFNAMSIZ - 1].iter_mut().zip(self.name.bytes()) {
@@ -150,16 +191,15 @@ impl End {
         let mut request = libc::ifreq {
             ifr_name: name,
             ifr_ifru: libc::__c_anonymous_ifr_ifru {
-                ifru_data: (&raw mut value).cast(),
+                ifru_data: data.as_mut_ptr().cast(),
             },
         };
         let socket = UdpSocket::bind("[::]:0")?;
-        // SAFETY: SIOCETHTOOL reads and writes a struct ifreq whose data points to a struct
-        // ethtool_value for this command; both outlive the call.
+        // SAFETY: SIOCETHTOOL reads and writes a struct ifreq whose data begins with the command; each
+        // caller has made room for all that the kernel writes for its own. Both outlive the call.
         let result =
             unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
-        Errno::result(result)?;
-        Ok(())
+        Ok(Errno::result(result)?)
     }
 
     fn ip(&self, words: &str) -> Result<()> {

@@ -133,6 +133,38 @@ fn bucket(gap: Microseconds) -> usize {
     bucket
 }
 
+/// Most relays that are counted by themselves; the others are counted together.
+pub const MAX_RELAYS: usize = 256;
+
+/// Client messages of one relay on one CPU, by verdict: who wins the race, and who loses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct RelayCounters {
+    packets: [u64; Verdict::ALL.len()],
+}
+
+impl RelayCounters {
+    /// Counts one message.
+    #[inline(always)]
+    pub fn count(&mut self, decision: &Decision) {
+        if let Some(packets) = self.packets.get_mut(usize::from(decision.verdict_number())) {
+            *packets += 1;
+        }
+    }
+
+    /// The messages that got this verdict.
+    pub const fn packets(&self, verdict: Verdict) -> u64 {
+        self.packets[verdict as usize]
+    }
+
+    /// Adds what another CPU has counted.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, packets) in self.packets.iter_mut().zip(other.packets) {
+            *sum += packets;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,8 +9,9 @@ use crate::{
     Identity, Packet, Policy, Reason, Sighting, Verdict, checksum,
     datagram::{self, Datagram, MAX_DATAGRAM},
     digest::{Digest, MAX_MESSAGE},
+    identity::Address,
     message::MessageType,
-    policy::{IdentityBy, Messages},
+    policy::{IdentityBy, Messages, Untrusted},
     relay_forward::{self, ClientMessage},
     sighting::Standing,
     time::{Microseconds, Timestamp},
@@ -24,6 +25,16 @@ pub trait Surroundings {
 
     /// The policy in force; `None` if it cannot be had, and then every frame passes.
     fn policy(&self) -> Option<&Policy>;
+
+    /// Whether this source of a Relay-forward is one of the trusted relays; asked only where the
+    /// policy has some.
+    fn is_trusted(&self, relay: Address) -> bool;
+
+    /// Whether messages are counted by relay.
+    fn counts_relays(&self) -> bool;
+
+    /// Counts a sighted message by the relay that it came from.
+    fn count_relay(&self, relay: Address, decision: &Decision);
 
     /// The time now.
     fn now(&self) -> Timestamp;
@@ -155,7 +166,20 @@ pub fn decide<P: Packet, S: Surroundings>(packet: &P, surroundings: &S) -> Decis
 fn examine<P: Packet, S: Surroundings>(packet: &P, surroundings: &S) -> Result<Decision, Reason> {
     let datagram = datagram::find(packet)?;
     let policy = surroundings.policy().ok_or(Reason::TableError)?;
-    let message = message(packet, &datagram, policy)?;
+    let (message, is_relayed) = match outermost_type(packet, &datagram)? {
+        Some(MessageType::RELAY_FORWARD) => {
+            if let Some(untrusted) = policy.untrusted()
+                && !surroundings.is_trusted(source(packet, &datagram)?)
+            {
+                return Ok(untrusted_relay(untrusted, policy));
+            }
+            (relay_forward::client_message(packet, &datagram)?, true)
+        }
+        Some(message_type) if message_type.is_filtered() && policy.messages() == Messages::All => {
+            (relay_forward::direct_message(packet, &datagram)?, false)
+        }
+        _ => return Err(Reason::NotRelayForward),
+    };
     if !message.header.message_type().is_filtered() {
         return Err(Reason::OtherType);
     }
@@ -168,23 +192,17 @@ fn examine<P: Packet, S: Surroundings>(packet: &P, surroundings: &S) -> Result<D
     }
     let (identity, digest) =
         identify(packet, &datagram, &message, policy).ok_or(Reason::Unverifiable)?;
-    sight(packet, &datagram, &identity, digest, policy, surroundings)
+    let decision = sight(packet, &datagram, &identity, digest, policy, surroundings)?;
+    if surroundings.counts_relays() && is_relayed {
+        surroundings.count_relay(source(packet, &datagram)?, &decision);
+    }
+    Ok(decision)
 }
 
-/// The message of the client, out of its relays' envelopes.
+/// Who sent the datagram: a relay, or a client.
 #[inline(always)]
-fn message<P: Packet>(
-    packet: &P,
-    datagram: &Datagram,
-    policy: &Policy,
-) -> Result<ClientMessage, Reason> {
-    match outermost_type(packet, datagram)? {
-        Some(MessageType::RELAY_FORWARD) => relay_forward::client_message(packet, datagram),
-        Some(message_type) if message_type.is_filtered() && policy.messages() == Messages::All => {
-            relay_forward::direct_message(packet, datagram)
-        }
-        _ => Err(Reason::NotRelayForward),
-    }
+fn source<P: Packet>(packet: &P, datagram: &Datagram) -> Result<Address, Reason> {
+    packet.read(datagram.source()).ok_or(Reason::Unverifiable)
 }
 
 /// Type of the message that the datagram carries; `None` if it is empty.
@@ -292,12 +310,27 @@ fn copy(sighting: Sighting, gap: Microseconds, policy: &Policy) -> Decision {
     if sighting.is_escalated(policy.escalate_every()) {
         return Decision::pass(Reason::Escalated).after(gap);
     }
-    let verdict = if policy.observe() {
+    Decision::new(drop_verdict(policy), Reason::Duplicate).after(gap)
+}
+
+/// What becomes of a Relay-forward that is not of a trusted relay.
+#[inline(always)]
+fn untrusted_relay(untrusted: Untrusted, policy: &Policy) -> Decision {
+    let verdict = match untrusted {
+        Untrusted::Pass => Verdict::Pass,
+        Untrusted::Drop => drop_verdict(policy),
+    };
+    Decision::new(verdict, Reason::UntrustedRelay)
+}
+
+/// A drop, or what stands for it while the operator observes.
+#[inline(always)]
+const fn drop_verdict(policy: &Policy) -> Verdict {
+    if policy.observe() {
         Verdict::WouldDrop
     } else {
         Verdict::Drop
-    };
-    Decision::new(verdict, Reason::Duplicate).after(gap)
+    }
 }
 
 #[cfg(test)]

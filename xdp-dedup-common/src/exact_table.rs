@@ -5,9 +5,13 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     rc::Rc,
+    vec::Vec,
 };
 
-use crate::{Entry, Identity, Policy, Refused, Sighting, Surroundings, time::Timestamp};
+use crate::{
+    Decision, Entry, Identity, Policy, Refused, Sighting, Surroundings, counters::RelayCounters,
+    identity::Address, time::Timestamp, trusted::Prefix,
+};
 
 /// Entries from which on the table looks for those that no longer count. The kernel's table would
 /// have begun to evict by then.
@@ -17,9 +21,11 @@ const CROWDED: usize = 65536;
 /// minutes.
 pub struct ExactTable {
     policy: Policy,
+    trusted_relays: Vec<Prefix>,
     now: Cell<Timestamp>,
     entries: RefCell<BTreeMap<Identity, Rc<Cell<Sighting>>>>,
     crowded: Cell<usize>,
+    relays: RefCell<BTreeMap<Address, RelayCounters>>,
 }
 
 impl ExactTable {
@@ -27,15 +33,27 @@ impl ExactTable {
     pub fn new(policy: Policy) -> Self {
         Self {
             policy,
+            trusted_relays: Vec::new(),
             now: Cell::default(),
             entries: RefCell::default(),
             crowded: Cell::new(CROWDED),
+            relays: RefCell::default(),
         }
     }
 
     /// Sets the clock.
     pub fn set_time(&self, now: Timestamp) {
         self.now.set(now);
+    }
+
+    /// What was counted by relay.
+    pub fn relays(&self) -> BTreeMap<Address, RelayCounters> {
+        self.relays.borrow().clone()
+    }
+
+    /// Changes which relays are trusted.
+    pub fn set_trusted_relays(&mut self, prefixes: &[Prefix]) {
+        self.trusted_relays = prefixes.to_vec();
     }
 
     /// Changes the policy; what is remembered stays.
@@ -49,6 +67,21 @@ impl Surroundings for ExactTable {
 
     fn policy(&self) -> Option<&Policy> {
         Some(&self.policy)
+    }
+
+    fn is_trusted(&self, relay: Address) -> bool {
+        self.trusted_relays
+            .iter()
+            .any(|prefix| prefix.contains(relay))
+    }
+
+    fn counts_relays(&self) -> bool {
+        true
+    }
+
+    fn count_relay(&self, relay: Address, decision: &Decision) {
+        let mut relays = self.relays.borrow_mut();
+        relays.entry(relay).or_default().count(decision);
     }
 
     fn now(&self) -> Timestamp {

@@ -29,6 +29,7 @@ pub mod digest;
 #[cfg(feature = "std")]
 pub mod exact_table;
 pub mod identity;
+pub mod interface;
 pub mod message;
 pub mod packet;
 pub mod policy;
@@ -36,6 +37,7 @@ pub mod relay_forward;
 pub mod replay;
 pub mod sighting;
 pub mod time;
+pub mod trusted;
 pub mod verdict;
 
 pub use decision::{Decision, Entry, Refused, Surroundings, decide};

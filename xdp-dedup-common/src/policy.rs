@@ -78,6 +78,15 @@ pub enum Messages {
     All,
 }
 
+/// What becomes of a Relay-forward whose source is not a trusted relay (`--untrusted`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untrusted {
+    /// It passes, and is not remembered.
+    Pass,
+    /// It ends here.
+    Drop,
+}
+
 /// The policy in force. `repr(C)` without padding: the kernel program reads it from a map as it is.
 ///
 /// A reader may see a change half made: each field holds a valid value at all times, none depends on
@@ -91,8 +100,12 @@ pub struct Policy {
     identity_by_transaction_id: u8,
     all_messages: u8,
     observe: u8,
-    reserved: [u8; 4],
+    untrusted: u8,
+    reserved: [u8; 3],
 }
+
+const UNTRUSTED_PASS: u8 = 1;
+const UNTRUSTED_DROP: u8 = 2;
 
 impl Policy {
     /// The defaults of the command line, under `key`.
@@ -104,7 +117,8 @@ impl Policy {
             identity_by_transaction_id: 0,
             all_messages: 0,
             observe: 0,
-            reserved: [0; 4],
+            untrusted: 0,
+            reserved: [0; 3],
         }
     }
 
@@ -141,6 +155,19 @@ impl Policy {
     pub const fn with_observe(self, observe: bool) -> Self {
         Self {
             observe: observe as u8,
+            ..self
+        }
+    }
+
+    /// The same, where this becomes of Relay-forwards from other sources than the trusted relays; none
+    /// if all sources are trusted.
+    pub const fn with_untrusted(self, untrusted: Option<Untrusted>) -> Self {
+        Self {
+            untrusted: match untrusted {
+                None => 0,
+                Some(Untrusted::Pass) => UNTRUSTED_PASS,
+                Some(Untrusted::Drop) => UNTRUSTED_DROP,
+            },
             ..self
         }
     }
@@ -188,6 +215,17 @@ impl Policy {
     pub const fn observe(&self) -> bool {
         self.observe != 0
     }
+
+    /// What becomes of Relay-forwards from other sources than the trusted relays; none if all sources
+    /// are trusted.
+    #[inline(always)]
+    pub const fn untrusted(&self) -> Option<Untrusted> {
+        match self.untrusted {
+            0 => None,
+            UNTRUSTED_DROP => Some(Untrusted::Drop),
+            _ => Some(Untrusted::Pass),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -229,6 +267,8 @@ mod tests {
             default.with_identity(IdentityBy::TransactionId),
             default.with_messages(Messages::All),
             default.with_observe(true),
+            default.with_untrusted(Some(Untrusted::Pass)),
+            default.with_untrusted(Some(Untrusted::Drop)),
         ];
         for policy in changed {
             let differences = [
@@ -237,6 +277,7 @@ mod tests {
                 policy.identity() != default.identity(),
                 policy.messages() != default.messages(),
                 policy.observe() != default.observe(),
+                policy.untrusted() != default.untrusted(),
             ];
             assert_eq!(
                 differences.iter().filter(|differs| **differs).count(),

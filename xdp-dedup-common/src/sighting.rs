@@ -100,7 +100,13 @@ impl Sighting {
     /// Whether this sighting no longer counts, whatever the message.
     #[cfg(feature = "std")]
     pub(crate) fn is_forgotten(self, now: Timestamp) -> bool {
-        self.stamped(now).1 >= FORGOTTEN
+        self.at(now).is_none()
+    }
+
+    /// When it was, as seen from now; `None` if it no longer counts, whatever the message.
+    pub fn at(self, now: Timestamp) -> Option<Timestamp> {
+        let (stamped, gap) = self.stamped(now);
+        (gap < FORGOTTEN).then_some(stamped)
     }
 
     /// When it was, as seen from now, and how long ago.

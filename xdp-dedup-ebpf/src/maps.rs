@@ -1,17 +1,24 @@
 //! What the program shares with userspace and with its instances on other interfaces.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+use core::{
+    intrinsics::{AtomicOrdering, atomic_cxchg},
+    net::Ipv6Addr,
+};
 
 use aya_ebpf::{
     Global,
     bindings::BPF_NOEXIST,
-    btf_maps::{Array, LruHashMap, PerCpuArray},
+    btf_maps::{Array, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, lpm_trie::Key},
     helpers::bpf_ktime_get_ns,
     macros::btf_map,
 };
 use xdp_dedup_common::{
     Decision, Entry, Identity, Policy, Refused, Sighting, Surroundings,
-    counters::InterfaceCounters, replay::ReplaySlot, time::Timestamp,
+    counters::{InterfaceCounters, MAX_RELAYS, RelayCounters},
+    identity::Address,
+    interface::{InterfaceNote, MAX_INTERFACES},
+    replay::ReplaySlot,
+    time::Timestamp,
 };
 
 /// Transactions that passed; the loader sets its size.
@@ -22,9 +29,25 @@ static TABLE: LruHashMap<Identity, Sighting, 65536> = LruHashMap::new();
 #[btf_map]
 static POLICY: Array<Policy, 1> = Array::new();
 
+/// The trusted relays, by prefix; the values mean nothing. Looked into only where the policy says so.
+#[btf_map]
+static TRUSTED: LpmTrie<Address, u8, 1024> = LpmTrie::new();
+
 /// What was counted, one value an interface.
 #[btf_map]
-static COUNTERS: PerCpuArray<InterfaceCounters, 64> = PerCpuArray::new();
+static COUNTERS: PerCpuArray<InterfaceCounters, MAX_INTERFACES> = PerCpuArray::new();
+
+/// What userspace notes of each interface, in the order of [`COUNTERS`]; not read here.
+#[btf_map]
+static INTERFACES: Array<InterfaceNote, MAX_INTERFACES> = Array::new();
+
+/// Client messages by relay. None is ever evicted: who comes when it is full counts among the others.
+#[btf_map]
+static RELAYS: PerCpuHashMap<Address, RelayCounters, MAX_RELAYS> = PerCpuHashMap::new();
+
+/// Client messages of the relays that found no room in [`RELAYS`].
+#[btf_map]
+static OTHER_RELAYS: PerCpuArray<RelayCounters, 1> = PerCpuArray::new();
 
 /// Clock and decision under `replay`; not used in the live program.
 #[btf_map]
@@ -33,6 +56,10 @@ static REPLAY: Array<ReplaySlot, 1> = Array::new();
 /// Which value of [`COUNTERS`] is this instance's.
 #[unsafe(no_mangle)]
 static INTERFACE_SLOT: Global<u32> = Global::new(0);
+
+/// Whether messages are counted in [`RELAYS`]. Read-only, as the next one.
+#[unsafe(no_mangle)]
+static RELAY_COUNTERS: Global<u8> = Global::new(0);
 
 /// Whether [`REPLAY`] is the clock. Read-only, so the verifier drops the branch not taken.
 #[unsafe(no_mangle)]
@@ -49,6 +76,32 @@ impl Surroundings for Maps {
     #[inline(always)]
     fn policy(&self) -> Option<&Policy> {
         POLICY.get(0)
+    }
+
+    #[inline(always)]
+    fn is_trusted(&self, relay: Address) -> bool {
+        TRUSTED.get(&Key::new(Ipv6Addr::BITS, relay)).is_some()
+    }
+
+    #[inline(always)]
+    fn counts_relays(&self) -> bool {
+        RELAY_COUNTERS.load() != 0
+    }
+
+    #[inline(always)]
+    fn count_relay(&self, relay: Address, decision: &Decision) {
+        let counters = RELAYS
+            .get_ptr_mut(&relay)
+            .or_else(|| {
+                // Another CPU may be doing the same: whoever comes first makes the entry of both.
+                let _ = RELAYS.insert(&relay, RelayCounters::default(), BPF_NOEXIST.into());
+                RELAYS.get_ptr_mut(&relay)
+            })
+            .or_else(|| OTHER_RELAYS.get_ptr_mut(0));
+        if let Some(counters) = counters {
+            // SAFETY: as in `count`.
+            unsafe { (*counters).count(decision) };
+        }
     }
 
     #[inline(always)]

@@ -5,16 +5,18 @@ use std::{
     fmt,
     path::Path,
     sync::{Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::programs::{Link, ProgramError, XdpMode, loaded_programs, xdp::XdpLink};
 use clap::ValueEnum;
-use xdp_dedup_common::Policy;
+use xdp_dedup_common::interface::InterfaceNote;
 
 use crate::{
     interfaces::Interface,
     kernel::{Clock, Kernel, LoadOptions, Program},
+    policy::Rules,
     privileges,
 };
 
@@ -58,8 +60,10 @@ pub struct Attachment {
 pub struct AttachOptions<'a> {
     /// Entries of the table.
     pub capacity: u32,
-    /// The policy in force from the first frame on.
-    pub policy: &'a Policy,
+    /// The rules in force from the first frame on.
+    pub rules: &'a Rules,
+    /// Whether messages are counted by relay.
+    pub relay_counters: bool,
     /// The folder of the shared maps.
     pub pins: &'a Path,
 }
@@ -79,7 +83,8 @@ impl Attachment {
     ) -> Result<Self> {
         let AttachOptions {
             capacity,
-            policy,
+            rules,
+            relay_counters,
             pins,
         } = *options;
         if let Some(&id) = interface.programs.first() {
@@ -89,9 +94,11 @@ impl Attachment {
             capacity,
             interface_slot,
             clock: Clock::Live,
+            relay_counters,
             pins: Some(pins),
         };
-        let mut kernel = Kernel::load(&load, policy)?;
+        let mut kernel = Kernel::load(&load, &rules.policy)?;
+        kernel.maps.set_rules(rules)?;
         let program = kernel.xdp_mut(Program::Filter)?;
         let link = program
             .attach_to_if_index(
@@ -130,6 +137,19 @@ impl Attachment {
             .with_context(|| format!("cannot detach from {name}"))
     }
 
+    /// What other commands are to know of it.
+    pub fn note(&self, since: SystemTime) -> InterfaceNote {
+        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
+        InterfaceNote {
+            index: self.interface.index,
+            generic: u32::from(self.mode == Mode::Generic),
+            program_id: self.program_id,
+            reserved: 0,
+            program_tag: self.program_tag,
+            since: u64::try_from(since.as_micros()).unwrap_or(u64::MAX),
+        }
+    }
+
     /// Whether the program is on the interface, as the kernel tells of all interfaces by index.
     pub fn is_attached(&self, all: &BTreeMap<u32, Interface>) -> bool {
         all.get(&self.interface.index)
@@ -137,16 +157,24 @@ impl Attachment {
     }
 }
 
+/// The name of a loaded program, where this process may know it: that takes CAP_SYS_ADMIN.
+pub(crate) fn program_name(id: u32) -> Option<String> {
+    let mut programs = loaded_programs().flatten();
+    let program = programs.find(|program| program.id() == id)?;
+    program.name_as_str().map(str::to_owned)
+}
+
+/// A program as an operator would look for it.
+pub(crate) fn described(program_id: u32) -> String {
+    match program_name(program_id) {
+        Some(name) => format!("program {name} (id {program_id})"),
+        None => format!("the program with id {program_id}"),
+    }
+}
+
 /// Says who is on the interface already.
 fn incumbent(interface: &Interface, id: u32) -> String {
-    // Looking up a program by its id takes CAP_SYS_ADMIN.
-    let program = loaded_programs()
-        .flatten()
-        .find(|program| program.id() == id);
-    let program = match program.as_ref().and_then(|program| program.name_as_str()) {
-        Some(name) => format!("program {name} (id {id})"),
-        None => format!("the program with id {id}"),
-    };
+    let program = described(id);
     let name = &interface.name;
     format!(
         "{name} already has an XDP program: {program}; xdp-dedup never displaces another program: \
@@ -163,7 +191,13 @@ fn refusal(error: ProgramError, interface: &Interface, mode: Mode) -> anyhow::Er
     };
     let what = format!("attach to {name} in {mode} mode");
     let what_to_do = match errno.map(nix::errno::Errno::from_raw) {
-        Some(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::EINVAL) if mode == Mode::Native => {
+        // As drivers say it: veth has ENOSPC for channels, ERANGE for an MTU.
+        Some(
+            nix::errno::Errno::EOPNOTSUPP
+            | nix::errno::Errno::EINVAL
+            | nix::errno::Errno::ENOSPC
+            | nix::errno::Errno::ERANGE,
+        ) if mode == Mode::Native => {
             format!(
                 "cannot {what}: its driver cannot run XDP natively, at least not as it is set up \
                  now (MTU, channels); `--mode generic` works with every driver"

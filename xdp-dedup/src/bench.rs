@@ -27,10 +27,11 @@ const ROUNDS: usize = 25;
 const RUNS: u32 = 100_000;
 
 /// Names of the paths, in the order of the output.
-pub const PATHS: [&str; 4] = [
+pub const PATHS: [&str; 5] = [
     "bystander_ipv4",
     "bystander_udp6",
     "duplicate",
+    "duplicate_relay_counters",
     "first_full",
 ];
 
@@ -55,6 +56,8 @@ struct Cost {
 struct Path {
     name: &'static str,
     program: Program,
+    /// Whether the program counts by relay, too.
+    relay_counters: bool,
     frame: Vec<u8>,
     /// What 99 of 100 runs must have been counted as, lest something else was measured.
     outcome: Option<(Reason, Verdict)>,
@@ -73,7 +76,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         }
     } else {
         println!(
-            "{:<20} {:>14} {:>10} {:>10}",
+            "{:<24} {:>14} {:>10} {:>10}",
             "path", "empty program", "filter", "cost"
         );
         for cost in costs {
@@ -93,7 +96,7 @@ impl fmt::Display for Cost {
         } = self;
         write!(
             f,
-            "{path:<20} {baseline_ns:>11.1} ns {ns:>7.1} ns {delta_ns:>+7.1} ns"
+            "{path:<24} {baseline_ns:>11.1} ns {ns:>7.1} ns {delta_ns:>+7.1} ns"
         )
     }
 }
@@ -112,36 +115,47 @@ fn paths() -> Vec<Path> {
         Path {
             name: PATHS[0],
             program: filter,
+            relay_counters: false,
             frame: ipv4,
             outcome: None,
         },
         Path {
             name: PATHS[1],
             program: filter,
+            relay_counters: false,
             frame: other_port,
             outcome: None,
         },
         Path {
             name: PATHS[2],
             program: filter,
+            relay_counters: false,
             frame: reported(),
             outcome: duplicate,
         },
         Path {
             name: PATHS[3],
+            program: filter,
+            relay_counters: true,
+            frame: reported(),
+            outcome: duplicate,
+        },
+        Path {
+            name: PATHS[4],
             program: Program::BenchFirst,
+            relay_counters: false,
             frame: reported(),
             outcome: first,
         },
     ]
 }
 
-fn measure() -> Result<Vec<Cost>> {
-    stay_on_this_cpu()?;
+fn load(relay_counters: bool) -> Result<Kernel> {
     let options = LoadOptions {
         capacity: DEFAULT_CAPACITY,
         interface_slot: 0,
         clock: Clock::Live,
+        relay_counters,
         pins: None,
     };
     // Copies within a millisecond, as relays send them. Each time the window is over one frame passes
@@ -151,20 +165,30 @@ fn measure() -> Result<Vec<Cost>> {
         .with_escalate_every(EscalateEvery::new(0).context("no escalation")?);
     let mut kernel = Kernel::load(&options, &policy)?;
     kernel.load_bench()?;
-    // Fills the table with other messages.
-    kernel.run(Program::BenchFirst, REPORTED_FRAME, 4 * DEFAULT_CAPACITY)?;
+    Ok(kernel)
+}
 
+fn measure() -> Result<Vec<Cost>> {
+    stay_on_this_cpu()?;
+    let (plain, counting) = (load(false)?, load(true)?);
+    // Fills the table with other messages.
+    plain.run(Program::BenchFirst, REPORTED_FRAME, 4 * DEFAULT_CAPACITY)?;
     let paths = paths();
     let mut times = vec![(Vec::new(), Vec::new()); paths.len()];
     for _ in 0..ROUNDS {
         for (path, (baseline, filter)) in paths.iter().zip(&mut times) {
-            baseline.push(time(&kernel, Program::BenchEmpty, &path.frame)?);
+            let kernel = if path.relay_counters {
+                &counting
+            } else {
+                &plain
+            };
+            baseline.push(time(kernel, Program::BenchEmpty, &path.frame)?);
             // Whatever the other paths have put out of the table or the caches comes back first.
             kernel.run(path.program, &path.frame, 1)?;
-            let before = kernel.counters(0)?;
-            filter.push(time(&kernel, path.program, &path.frame)?);
+            let before = kernel.maps.counters(0)?;
+            filter.push(time(kernel, path.program, &path.frame)?);
             if let Some((reason, verdict)) = path.outcome {
-                let counted = kernel.counters(0)?.traffic(reason, verdict).packets
+                let counted = kernel.maps.counters(0)?.traffic(reason, verdict).packets
                     - before.traffic(reason, verdict).packets;
                 ensure!(
                     counted * 100 >= u64::from(RUNS) * 99,

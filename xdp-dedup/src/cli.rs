@@ -2,7 +2,10 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench::BenchArgs, flags::RunArgs, replay::ReplayArgs};
+use crate::{
+    bench::BenchArgs, check::CheckArgs, completions::CompletionsArgs, flags::RunArgs, man::ManArgs,
+    replay::ReplayArgs, seen::SeenArgs, stats::StatsArgs, status::StatusArgs,
+};
 
 /// Drops the second relay's copy of a DHCPv6 client message at the NIC, in front of any server.
 #[derive(Debug, Parser)]
@@ -20,6 +23,24 @@ pub enum Command {
     Run(RunArgs),
     /// Show what the filter decides of each frame of a capture; needs no NIC
     Replay(ReplayArgs),
+    /// Look whether `run` can work here, and what to do where it cannot
+    ///
+    /// Prints a line for each thing that it looked at, `ok`, `warn` or `fail`, with what was found and
+    /// what to do about it: the kernel, which is asked to load the very program and to run it over
+    /// frames, privileges and what takes them away, the BPF file system, the metrics port, and each
+    /// interface that is named. Fails if one of them did. It changes nothing and attaches nothing;
+    /// without privileges it says what it could not try.
+    Check(CheckArgs),
+    /// Show what is attached where, under which policy; exits with 3 where nothing is
+    Status(StatusArgs),
+    /// Show what was counted, once or live with --watch
+    Stats(StatsArgs),
+    /// List the transactions that are remembered now, the newest first
+    Seen(SeenArgs),
     /// Measure what the filter costs per frame on this machine
     Bench(BenchArgs),
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    Man(ManArgs),
 }

@@ -41,6 +41,17 @@ pub struct RunFlags {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
     pub capacity: Option<u32>,
 
+    /// Count client messages by relay too, which costs a look-up for each [default: true]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        hide_possible_values = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub relay_counters: Option<bool>,
+
     /// Serve Prometheus metrics here, or `off` [default: [::1]:9757]
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_metrics)]
     pub metrics: Option<Metrics>,
@@ -55,7 +66,7 @@ pub struct ModeOf {
     pub mode: Mode,
 }
 
-fn parse_mode(text: &str) -> Result<ModeOf, String> {
+pub(crate) fn parse_mode(text: &str) -> Result<ModeOf, String> {
     // Names may hold an equals sign, modes do not.
     let (interface, mode) = match text.rsplit_once('=') {
         Some((interface, mode)) => (Some(interface.to_owned()), mode),
@@ -103,6 +114,7 @@ impl RunFlags {
             },
             policy: self.policy.or(other.policy),
             capacity: self.capacity.or(other.capacity),
+            relay_counters: self.relay_counters.or(other.relay_counters),
             metrics: self.metrics.or(other.metrics),
         }
     }

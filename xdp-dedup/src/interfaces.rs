@@ -73,7 +73,7 @@ pub fn choose<'a>(
 }
 
 /// Whether the frames that one of them receives go on to the other.
-fn stacked(a: &Interface, b: &Interface, all: &BTreeMap<u32, Interface>) -> bool {
+pub(crate) fn stacked(a: &Interface, b: &Interface, all: &BTreeMap<u32, Interface>) -> bool {
     reaches_up(a.index, b.index, all) || reaches_up(b.index, a.index, all)
 }
 

@@ -1,27 +1,21 @@
 //! The kernel program, loaded: its maps as typed values, its runs outside any NIC.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfError, EbpfLoader, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray},
+    maps::{Array, MapData, MapError},
     pin::PinError,
     programs::Xdp,
 };
-use bytemuck::Zeroable as _;
 use nix::unistd::{SysconfVar, sysconf};
-use xdp_dedup_common::{
-    Identity, Policy, Reason, Sighting, Verdict, counters::InterfaceCounters, replay::ReplaySlot,
-    time::Timestamp,
-};
+use xdp_dedup_common::{Policy, Reason, Verdict, replay::ReplaySlot, time::Timestamp};
 
-use crate::privileges;
+use crate::{
+    maps::{self, Shared, SharedMaps},
+    privileges,
+};
 
 /// The object that `build.rs` compiled.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdp-dedup-ebpf"));
@@ -29,25 +23,10 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xd
 /// Entries of the table unless `--capacity` says otherwise.
 pub const DEFAULT_CAPACITY: u32 = 65536;
 
-/// Most interfaces that can share one table: the values in the kernel program's counter map.
-pub const MAX_INTERFACES: usize = 64;
-
-/// Names of the maps that all instances of the program share when they are pinned, and of their pins.
-pub const SHARED_MAPS: [&str; 3] = ["TABLE", "POLICY", "COUNTERS"];
-
 /// What the program's `XDP_PASS` and `XDP_DROP` are (`enum xdp_action`, linux/bpf.h).
 pub const XDP_DROP: u32 = 1;
 /// See [`XDP_DROP`].
 pub const XDP_PASS: u32 = 2;
-
-/// A value of `xdp-dedup-common` in a map.
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Shared<T>(T);
-
-// SAFETY: `bytemuck::Pod` promises what `aya::Pod` asks for: any bytes are a value, and there is no
-// padding. Both sides of the map compile the type from the same source.
-unsafe impl<T: bytemuck::Pod> aya::Pod for Shared<T> {}
 
 /// Where the program takes the time from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +42,13 @@ pub enum Clock {
 pub struct LoadOptions<'a> {
     /// Entries of the table.
     pub capacity: u32,
-    /// The interface's place in the counters, below [`MAX_INTERFACES`].
+    /// The interface's place in the counters, below
+    /// [`MAX_INTERFACES`](xdp_dedup_common::interface::MAX_INTERFACES).
     pub interface_slot: u32,
     /// Where the time comes from.
     pub clock: Clock,
+    /// Whether messages are counted by relay.
+    pub relay_counters: bool,
     /// A folder on a BPF file system through which instances share their maps; without one, this
     /// instance has maps of its own.
     pub pins: Option<&'a Path>,
@@ -104,12 +86,10 @@ impl Program {
 
 /// The loaded kernel program with its maps. Dropping it unloads it, unless a link still holds it.
 pub struct Kernel {
+    /// What it shares with other instances.
+    pub maps: SharedMaps,
     object: Ebpf,
-    capacity: u32,
-    policy: Mutex<Array<MapData, Shared<Policy>>>,
     replay: Array<MapData, Shared<ReplaySlot>>,
-    counters: PerCpuArray<MapData, Shared<InterfaceCounters>>,
-    table: HashMap<MapData, Shared<Identity>, Shared<Sighting>>,
 }
 
 impl Kernel {
@@ -120,13 +100,15 @@ impl Kernel {
     /// Where the kernel refuses a map or the program; a lack of privileges is named.
     pub fn load(options: &LoadOptions<'_>, policy: &Policy) -> Result<Self> {
         let replay_clock = u8::from(options.clock == Clock::Replay);
+        let relay_counters = u8::from(options.relay_counters);
         let mut loader = EbpfLoader::new();
         loader
             .override_global("INTERFACE_SLOT", &options.interface_slot, true)
             .override_global("REPLAY_CLOCK", &replay_clock, true)
+            .override_global("RELAY_COUNTERS", &relay_counters, true)
             .map_max_entries("TABLE", options.capacity);
         if let Some(folder) = options.pins {
-            for map in SHARED_MAPS {
+            for map in maps::NAMES {
                 loader.map_pin_path(map, folder.join(map));
             }
         }
@@ -140,14 +122,11 @@ impl Kernel {
                 .with_context(|| format!("no map {map}"))
         };
         let mut kernel = Self {
-            capacity: options.capacity,
-            policy: Mutex::new(take("POLICY")?.try_into()?),
             replay: take("REPLAY")?.try_into()?,
-            counters: take("COUNTERS")?.try_into()?,
-            table: take("TABLE")?.try_into()?,
+            maps: SharedMaps::from(take)?,
             object,
         };
-        kernel.set_policy(policy)?;
+        kernel.maps.set_policy(policy)?;
         // Before the first frame: the program passes everything while there is no policy.
         kernel
             .xdp_mut(Program::Filter)?
@@ -164,79 +143,6 @@ impl Kernel {
     pub fn load_bench(&mut self) -> Result<()> {
         for program in [Program::BenchEmpty, Program::BenchFirst] {
             self.xdp_mut(program)?.load().map_err(short_verifier_log)?;
-        }
-        Ok(())
-    }
-
-    /// Puts another policy in force, for all instances that share the map; nothing is forgotten.
-    ///
-    /// # Errors
-    ///
-    /// Where the kernel refuses the update.
-    pub fn set_policy(&self, policy: &Policy) -> Result<()> {
-        // Whoever panicked with it has written a whole policy or none.
-        let mut map = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
-        map.set(0, Shared(*policy), 0)
-            .context("cannot write the policy map")
-    }
-
-    /// The policy in force.
-    ///
-    /// # Errors
-    ///
-    /// Where the kernel refuses the look-up.
-    pub fn policy(&self) -> Result<Policy> {
-        let map = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(map.get(&0, 0).context("cannot read the policy map")?.0)
-    }
-
-    /// What the interface in this slot has counted, on all CPUs together.
-    ///
-    /// # Errors
-    ///
-    /// Where the kernel refuses the look-up.
-    pub fn counters(&self, interface_slot: u32) -> Result<InterfaceCounters> {
-        let per_cpu = self
-            .counters
-            .get(&interface_slot, 0)
-            .context("cannot read the counters")?;
-        let mut sum = InterfaceCounters::zeroed();
-        for counters in per_cpu.iter() {
-            sum.add(&counters.0);
-        }
-        Ok(sum)
-    }
-
-    /// How many transactions the table holds. It reads every key, about 0.3 µs each; where one goes
-    /// meanwhile it may count others twice.
-    pub fn table_entries(&self) -> usize {
-        self.table
-            .keys()
-            .take(self.capacity as usize)
-            .filter(Result::is_ok)
-            .count()
-    }
-
-    /// What the table holds. Entries that come or go meanwhile may be missing.
-    pub fn table(&self) -> BTreeMap<Identity, Sighting> {
-        self.table
-            .iter()
-            .flatten()
-            .map(|(identity, sighting)| (identity.0, sighting.0))
-            .collect()
-    }
-
-    /// Empties the table: each message is a first one again. The counters stay.
-    ///
-    /// # Errors
-    ///
-    /// Where the kernel refuses to remove an entry.
-    pub fn forget(&mut self) -> Result<()> {
-        let identities: Vec<_> = self.table.keys().flatten().collect();
-        for identity in identities {
-            self.table
-                .remove(&identity)
-                .context("cannot remove an entry of the table")?;
         }
         Ok(())
     }
@@ -353,8 +259,12 @@ fn short_verifier_log(error: aya::programs::ProgramError) -> anyhow::Error {
             let log = verifier_log.to_string();
             let lines: Vec<_> = log.lines().collect();
             let end = lines[lines.len().saturating_sub(5)..].join(" | ");
+            let who = match end.as_str() {
+                "" => "the kernel refused the program".to_owned(),
+                end => format!("the verifier refused the program: {end}"),
+            };
             anyhow::Error::new(io_error)
-                .context(format!("the verifier refused the program: {end}"))
+                .context(who)
                 .context(privileges::advice("load the BPF program"))
         }
         other => other.into(),

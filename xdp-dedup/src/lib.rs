@@ -3,16 +3,25 @@
 
 pub mod attachment;
 pub mod bench;
+pub mod check;
 pub mod cli;
+pub mod completions;
 pub mod config;
 pub mod flags;
 pub mod interfaces;
 pub mod kernel;
+pub mod man;
+pub mod maps;
 pub mod metrics;
+pub mod output;
 pub mod pins;
 pub mod policy;
 pub mod privileges;
 pub mod replay;
 pub mod run;
+pub mod seen;
 pub mod server;
 pub mod settings;
+pub mod state;
+pub mod stats;
+pub mod status;

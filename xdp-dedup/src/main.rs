@@ -16,12 +16,18 @@ fn main() -> ExitCode {
         Err(error) => return wrong_usage(&error),
     };
     let result = match cli.command {
-        Command::Run(args) => xdp_dedup::run::run(args),
-        Command::Replay(args) => xdp_dedup::replay::run(&args),
-        Command::Bench(args) => xdp_dedup::bench::run(&args),
+        Command::Run(args) => xdp_dedup::run::run(args).map(done),
+        Command::Replay(args) => xdp_dedup::replay::run(&args).map(done),
+        Command::Status(args) => xdp_dedup::status::run(&args),
+        Command::Stats(args) => xdp_dedup::stats::run(&args).map(done),
+        Command::Seen(args) => xdp_dedup::seen::run(&args).map(done),
+        Command::Check(args) => xdp_dedup::check::run(&args).map(done),
+        Command::Completions(args) => xdp_dedup::completions::run(&args).map(done),
+        Command::Man(args) => xdp_dedup::man::run(&args).map(done),
+        Command::Bench(args) => xdp_dedup::bench::run(&args).map(done),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // One line: what was tried, and the causes behind it.
             eprintln!("xdp-dedup: {error:#}");
@@ -32,6 +38,10 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+const fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
 }
 
 /// Help and version in full, an error in one line like all others.

@@ -7,11 +7,11 @@ use prometheus::{
     proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
 };
 use xdp_dedup_common::{
-    Reason,
+    Reason, Verdict,
     counters::{GAP_BOUNDS, GapHistogram, InterfaceCounters, Traffic},
 };
 
-use crate::attachment::Mode;
+use crate::{attachment::Mode, maps::RelayTally};
 
 /// Content-Type of the text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -38,6 +38,8 @@ pub struct InterfaceStatus {
 pub struct Snapshot {
     /// The interfaces, in the order of the command line.
     pub interfaces: Vec<InterfaceStatus>,
+    /// Client messages by relay.
+    pub relays: RelayTally,
     /// Transactions in the table.
     pub table_entries: usize,
     /// Transactions that the table has room for.
@@ -100,6 +102,12 @@ impl Snapshot {
                 vec![histogram(&gaps.gaps)],
             ),
             family(
+                "xdp_dedup_relay_packets_total",
+                "Client messages by relay: who wins the race, and who loses.",
+                MetricType::COUNTER,
+                self.by_relay(),
+            ),
+            family(
                 "xdp_dedup_table_entries",
                 "Transactions in the table; old ones stay until their place is needed.",
                 MetricType::GAUGE,
@@ -146,15 +154,31 @@ impl Snapshot {
                         ("verdict", verdict.name().to_owned()),
                         ("reason", reason.name().to_owned()),
                     ];
-                    let mut counter = Counter::default();
-                    counter.set_value(count(interface.counters.traffic(reason, verdict)) as f64);
-                    let mut metric = Metric::from_label(pairs(&labels));
-                    metric.set_counter(counter);
-                    metrics.push(metric);
+                    let value = count(interface.counters.traffic(reason, verdict));
+                    metrics.push(counter(&labels, value));
                 }
             }
         }
         metrics
+    }
+
+    /// A counter for each relay and verdict, and for the relays that have none of their own.
+    fn by_relay(&self) -> Vec<Metric> {
+        let relays = self.relays.relays.iter();
+        let named = relays.map(|(relay, counters)| (relay.to_string(), counters));
+        let others = [("other".to_owned(), &self.relays.others)];
+        named
+            .chain(others)
+            .flat_map(|(relay, counters)| {
+                Verdict::ALL.map(|verdict| {
+                    let labels = [
+                        ("relay", relay.clone()),
+                        ("verdict", verdict.name().to_owned()),
+                    ];
+                    counter(&labels, counters.packets(verdict))
+                })
+            })
+            .collect()
     }
 }
 
@@ -165,6 +189,14 @@ fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> Met
     family.set_field_type(kind);
     family.set_metric(metrics);
     family
+}
+
+fn counter(labels: &[(&str, String)], value: u64) -> Metric {
+    let mut counter = Counter::default();
+    counter.set_value(value as f64);
+    let mut metric = Metric::from_label(pairs(labels));
+    metric.set_counter(counter);
+    metric
 }
 
 fn gauge(labels: &[(&str, String)], value: f64) -> Metric {

@@ -2,8 +2,8 @@
 //! other commands find them.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::ErrorKind,
+    fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError},
+    io::{self, ErrorKind},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -11,15 +11,18 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use nix::{
     fcntl::OFlag,
-    sys::statfs::{BPF_FS_MAGIC, statfs},
+    sys::{
+        stat::{major, minor},
+        statfs::{BPF_FS_MAGIC, statfs},
+    },
     unistd::geteuid,
 };
 use tracing::warn;
 
-use crate::{kernel::SHARED_MAPS, privileges};
+use crate::{maps, privileges};
 
-const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
-const ROOT: &str = "/sys/fs/bpf/xdp-dedup";
+pub(crate) const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
+pub(crate) const ROOT: &str = "/sys/fs/bpf/xdp-dedup";
 
 /// The folder of this network namespace, locked for this process. Dropping it removes the pins.
 #[derive(Debug)]
@@ -37,7 +40,7 @@ impl PinFolder {
     /// Where no BPF file system is mounted, another `run` holds the lock, somebody else could change
     /// the folder, or the file system refuses.
     pub fn create() -> Result<Self> {
-        if !statfs(BPF_FILE_SYSTEM).is_ok_and(|status| status.filesystem_type() == BPF_FS_MAGIC) {
+        if !is_mounted() {
             bail!(
                 "no BPF file system is mounted at {BPF_FILE_SYSTEM}, where the maps are to be \
                  pinned: `mount -t bpf -o mode=700 bpf {BPF_FILE_SYSTEM}` (`ip netns exec` hides \
@@ -45,7 +48,7 @@ impl PinFolder {
             );
         }
         own_folder(Path::new(ROOT))?;
-        let path = Path::new(ROOT).join(format!("netns-{}", network_namespace()?));
+        let path = namespace_folder()?;
         let folder = own_folder(&path)?;
         match folder.try_lock() {
             Ok(()) => {}
@@ -74,7 +77,7 @@ impl PinFolder {
 
     /// Removes the pins that a `run` makes, and nothing else.
     fn clear(&self) -> Result<()> {
-        for map in SHARED_MAPS {
+        for map in maps::NAMES {
             let pin = self.path.join(map);
             match fs::remove_file(&pin) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -106,6 +109,94 @@ impl Drop for PinFolder {
             warn!("{error:#}");
         }
     }
+}
+
+/// What a `run` has pinned for this network namespace, as other commands find it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pinned {
+    /// The folder of the shared maps.
+    pub maps: PathBuf,
+    /// Id of the process that holds it, if a `run` is at work.
+    pub daemon: Option<u32>,
+}
+
+/// Finds what is pinned for this network namespace; `None` where that is nothing, or not yet or no
+/// longer all that belongs to a filter.
+///
+/// # Errors
+///
+/// Where no BPF file system is mounted, or privileges lack.
+pub fn find() -> Result<Option<Pinned>> {
+    if !is_mounted() {
+        bail!(
+            "cannot tell what is attached: no BPF file system is mounted at {BPF_FILE_SYSTEM}, \
+             where a `run` pins its maps (`ip netns exec` hides it; `nsenter \
+             --net=/run/netns/NAME` does not)"
+        );
+    }
+    let folder = namespace_folder()?;
+    let status = match fs::metadata(&folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        status => status.with_context(|| cannot_look_into(&folder))?,
+    };
+    let Some(maps) = folder_of_maps(&folder).with_context(|| cannot_look_into(&folder))? else {
+        return Ok(None);
+    };
+    Ok(Some(Pinned {
+        maps,
+        daemon: lock_holder(&status)?,
+    }))
+}
+
+fn cannot_look_into(folder: &Path) -> String {
+    privileges::advice_to_find(&format!("look into {}", folder.display()))
+}
+
+/// Where in a network namespace's folder all the maps are: in itself, or in one of its own for their
+/// layout.
+fn folder_of_maps(folder: &Path) -> io::Result<Option<PathBuf>> {
+    let mut places = vec![folder.to_owned()];
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let layout = name.to_str().and_then(|name| name.strip_prefix("layout-"));
+        if layout.is_some_and(|layout| layout.parse::<u32>().is_ok()) {
+            places.push(entry.path());
+        }
+    }
+    for place in places {
+        let mut are_there = maps::NAMES.iter().map(|map| place.join(map).try_exists());
+        if are_there.try_fold(true, |all, there| Ok::<_, io::Error>(all && there?))? {
+            return Ok(Some(place));
+        }
+    }
+    Ok(None)
+}
+
+/// Id of the process that holds the lock on a folder. Taking the lock to see whether it is free
+/// could make a `run` fail that starts in this moment.
+fn lock_holder(folder: &Metadata) -> Result<Option<u32>> {
+    const LOCKS: &str = "/proc/locks";
+    let (major, minor) = (major(folder.dev()), minor(folder.dev()));
+    let file = format!("{major:02x}:{minor:02x}:{}", folder.ino());
+    let locks = fs::read_to_string(LOCKS).with_context(|| format!("cannot read {LOCKS}"))?;
+    Ok(locks.lines().find_map(|line| {
+        // proc_locks(5): "1: FLOCK  ADVISORY  WRITE 4711 00:1c:12345 0 EOF".
+        let fields: Vec<_> = line.split_whitespace().collect();
+        match fields[..] {
+            [_, "FLOCK", _, "WRITE", process, locked, ..] if locked == file => process.parse().ok(),
+            _ => None,
+        }
+    }))
+}
+
+fn is_mounted() -> bool {
+    statfs(BPF_FILE_SYSTEM).is_ok_and(|status| status.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// The folder of this network namespace.
+fn namespace_folder() -> Result<PathBuf> {
+    Ok(Path::new(ROOT).join(format!("netns-{}", network_namespace()?)))
 }
 
 /// Makes the folder unless it is there, and opens it. The BPF file system may be open to every user

@@ -1,15 +1,20 @@
 //! The policy as operators write it: flags and keys of the configuration file, turned into the value
 //! that the decision reads.
 
-use std::time::Duration;
+use std::{net::Ipv6Addr, time::Duration};
 
+use anyhow::Result;
 use clap::{Args, ValueEnum};
+use ipnet::{AddrParseError, Ipv6Net};
 use xdp_dedup_common::{
     Policy,
     digest::DigestKey,
-    policy::{EscalateEvery, IdentityBy, Messages, Window},
+    policy::{EscalateEvery, IdentityBy, Messages, Untrusted, Window},
     time::Microseconds,
+    trusted::Prefix,
 };
+
+use crate::{maps::MAX_TRUSTED_RELAYS, settings::usage};
 
 /// The flags of the policy, the same for `run` and `replay`. What is not given has its default.
 #[derive(Args, Clone, Debug, Default)]
@@ -32,6 +37,15 @@ pub struct PolicyFlags {
     /// directly [default: relayed]
     #[arg(long, value_enum, value_name = "WHICH")]
     pub messages: Option<MessagesFlag>,
+
+    /// Trust Relay-forwards from this IPv6 prefix or address; can be given several times, and then
+    /// those from elsewhere never touch the table [default: all are trusted]
+    #[arg(long = "trusted-relay", value_name = "PREFIX", value_parser = parse_prefix)]
+    pub trusted_relays: Vec<Prefix>,
+
+    /// What becomes of Relay-forwards from elsewhere [default: pass]
+    #[arg(long, value_enum, value_name = "VERDICT")]
+    pub untrusted: Option<UntrustedFlag>,
 
     /// Count what would be dropped, but let it pass
     #[arg(
@@ -63,6 +77,24 @@ pub enum MessagesFlag {
     All,
 }
 
+/// Values of `--untrusted`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum UntrustedFlag {
+    /// They pass.
+    Pass,
+    /// They are dropped.
+    Drop,
+}
+
+/// What the flags come to: the policy, and what it refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// The policy.
+    pub policy: Policy,
+    /// The trusted relays, if not all are.
+    pub trusted_relays: Vec<Prefix>,
+}
+
 impl PolicyFlags {
     /// These flags, and those of `other` where these say nothing.
     pub fn or(self, other: Self) -> Self {
@@ -71,12 +103,46 @@ impl PolicyFlags {
             identity: self.identity.or(other.identity),
             escalate_every: self.escalate_every.or(other.escalate_every),
             messages: self.messages.or(other.messages),
+            trusted_relays: if self.trusted_relays.is_empty() {
+                other.trusted_relays
+            } else {
+                self.trusted_relays
+            },
+            untrusted: self.untrusted.or(other.untrusted),
             observe: self.observe.or(other.observe),
         }
     }
 
-    /// The policy that they make, with this secret for its digests.
-    pub fn policy(&self, key: DigestKey) -> Policy {
+    /// The rules that they make, with this secret for the digests.
+    ///
+    /// # Errors
+    ///
+    /// A [`UsageError`](crate::settings::UsageError) where they contradict one another.
+    pub fn rules(&self, key: DigestKey) -> Result<Rules> {
+        let trusted_relays = self.trusted_relays.clone();
+        if trusted_relays.is_empty() && self.untrusted.is_some() {
+            return Err(usage(
+                "`--untrusted` says what becomes of relays that are not trusted, but all are: give \
+                 those that are to be with --trusted-relay PREFIX",
+            ));
+        }
+        if trusted_relays.len() > MAX_TRUSTED_RELAYS {
+            return Err(usage(format!(
+                "at most {MAX_TRUSTED_RELAYS} prefixes of trusted relays can be given"
+            )));
+        }
+        let untrusted = match self.untrusted {
+            _ if trusted_relays.is_empty() => None,
+            None | Some(UntrustedFlag::Pass) => Some(Untrusted::Pass),
+            Some(UntrustedFlag::Drop) => Some(Untrusted::Drop),
+        };
+        Ok(Rules {
+            policy: self.policy(key).with_untrusted(untrusted),
+            trusted_relays,
+        })
+    }
+
+    fn policy(&self, key: DigestKey) -> Policy {
         Policy::new(key)
             .with_window(self.window.unwrap_or(Window::DEFAULT))
             .with_escalate_every(self.escalate_every.unwrap_or(EscalateEvery::DEFAULT))
@@ -100,6 +166,18 @@ fn parse_window(text: &str) -> Result<Window, String> {
 
 fn window(length: Duration) -> Option<Window> {
     Window::new(Microseconds(u64::try_from(length.as_micros()).ok()?))
+}
+
+fn parse_prefix(text: &str) -> Result<Prefix, String> {
+    let whole = text
+        .parse()
+        .map(|address: Ipv6Addr| Prefix::new(address, 128));
+    let prefix = text
+        .parse()
+        .map(|net: Ipv6Net| Prefix::new(net.addr(), net.prefix_len()));
+    whole.or(prefix).map_err(|_: AddrParseError| {
+        "an IPv6 prefix or address, such as 2001:db8:b::/64 or 2001:db8:b::a".to_owned()
+    })
 }
 
 fn parse_escalate_every(text: &str) -> Result<EscalateEvery, String> {

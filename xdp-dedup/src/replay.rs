@@ -67,8 +67,8 @@ pub fn run(args: &ReplayArgs) -> Result<()> {
     let metadata = file.metadata().with_context(cannot_replay)?;
     let mut capture = Capture::new(file).with_context(cannot_replay)?;
 
-    let policy = args.policy.policy(DigestKey::FIXED);
-    let (engine, refusal) = Engine::new(args.engine, &policy)?;
+    let rules = args.policy.rules(DigestKey::FIXED)?;
+    let (engine, refusal) = Engine::new(args.engine, &rules)?;
     if let Some(refusal) = refusal {
         note(format_args!(
             "using the userspace engine, the same decision on the host: {refusal:#}"

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     net::{SocketAddr, TcpListener},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -12,8 +12,8 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use xdp_dedup_common::{
-    Policy,
     digest::DigestKey,
+    interface::InterfaceNote,
     policy::{IdentityBy, Window},
 };
 
@@ -23,6 +23,7 @@ use crate::{
     interfaces::{self, Interface},
     metrics::{InterfaceStatus, Snapshot},
     pins::PinFolder,
+    policy::Rules,
     server,
     settings::Settings,
 };
@@ -82,13 +83,13 @@ async fn serve(args: &RunArgs, settings: Settings, key: DigestKey) -> Result<()>
     service_manager(&[NotifyState::Ready]);
 
     let mut watch = Watch::default();
-    let mut policy = settings.policy;
+    let mut rules = settings.rules.clone();
     loop {
         tokio::select! {
             asked = signals.next() => match asked {
                 Asked::Reload => {
                     service_manager(&reloading());
-                    policy = reload(args, &settings, policy, key, &filter);
+                    rules = reload(args, &settings, rules, key, &filter);
                     service_manager(&[NotifyState::Ready]);
                 }
                 Asked::Leave(name) => {
@@ -107,13 +108,16 @@ async fn serve(args: &RunArgs, settings: Settings, key: DigestKey) -> Result<()>
 fn attach(chosen: &[Interface], settings: &Settings, pins: &PinFolder) -> Result<Filter> {
     let options = AttachOptions {
         capacity: settings.capacity,
-        policy: &settings.policy,
+        rules: &settings.rules,
+        relay_counters: settings.relay_counters,
         pins: pins.path(),
     };
     let mut attachments = Vec::new();
     let modes = settings.interfaces.iter().map(|(_, mode)| *mode);
     for (slot, (interface, mode)) in (0..).zip(chosen.iter().zip(modes)) {
         let attachment = Attachment::attach(interface, mode, slot, &options)?;
+        let note = attachment.note(SystemTime::now());
+        attachment.kernel.maps.note_interface(slot, note)?;
         info!(
             interface = interface.name,
             %mode,
@@ -131,8 +135,10 @@ fn attach(chosen: &[Interface], settings: &Settings, pins: &PinFolder) -> Result
 
 /// Detaches from all interfaces and asks the kernel whether that is so.
 async fn detach(filter: &Filter) -> Result<()> {
-    for attachment in &filter.attachments {
+    for (slot, attachment) in (0..).zip(&filter.attachments) {
         attachment.detach()?;
+        let none = InterfaceNote::default();
+        attachment.kernel.maps.note_interface(slot, none)?;
     }
     let all = interfaces::all().await?;
     for attachment in &filter.attachments {
@@ -178,10 +184,10 @@ impl Watch {
 fn reload(
     args: &RunArgs,
     started: &Settings,
-    running: Policy,
+    running: Rules,
     key: DigestKey,
     filter: &Filter,
-) -> Policy {
+) -> Rules {
     let settings = match Settings::read(args, key) {
         Ok(settings) => settings,
         Err(error) => {
@@ -190,22 +196,22 @@ fn reload(
         }
     };
     if (Settings {
-        policy: started.policy,
+        rules: started.rules.clone(),
         ..settings.clone()
     }) != *started
     {
-        warn!("interface, mode, capacity and metrics change with a restart only");
+        warn!("interface, mode, capacity, relay-counters and metrics change with a restart only");
     }
     // One map serves all attachments.
     let updated = match filter.attachments.first() {
-        Some(attachment) => attachment.kernel.set_policy(&settings.policy),
+        Some(attachment) => attachment.kernel.maps.set_rules(&settings.rules),
         None => Ok(()),
     };
     match updated {
         Ok(()) => {
             warn_of(&settings);
-            info!(changed = settings.policy != running, "policy read again");
-            settings.policy
+            info!(changed = settings.rules != running, "policy read again");
+            settings.rules
         }
         Err(error) => {
             error!("the policy stays as it was: {error:#}");
@@ -216,7 +222,7 @@ fn reload(
 
 /// What an operator should know of these settings.
 fn warn_of(settings: &Settings) {
-    let policy = &settings.policy;
+    let policy = &settings.rules.policy;
     if policy.window() > Window::ADVISED {
         warn!(
             "a window of over {} ms drops iPXE's first retransmission too",
@@ -256,15 +262,16 @@ impl server::Source for Filter {
                     attached: attachment.is_attached(&all),
                     program_id: attachment.program_id,
                     program_tag: attachment.program_tag,
-                    counters: attachment.kernel.counters(slot)?,
+                    counters: attachment.kernel.maps.counters(slot)?,
                 });
             }
             let capacity = filter.capacity;
-            let first = filter.attachments.first();
-            let table_entries = first.map_or(0, |attachment| attachment.kernel.table_entries());
+            // One map of each kind serves all attachments.
+            let shared = filter.attachments.first().context("no interface")?;
             Ok(Snapshot {
                 interfaces,
-                table_entries,
+                relays: shared.kernel.maps.relays()?,
+                table_entries: shared.kernel.maps.table_entries(),
                 table_capacity: capacity,
             })
         })

@@ -6,27 +6,31 @@ use std::{
 };
 
 use anyhow::Result;
-use xdp_dedup_common::{Policy, digest::DigestKey};
+use xdp_dedup_common::{digest::DigestKey, interface::MAX_INTERFACES};
 
 use crate::{
     attachment::Mode,
     config,
     flags::{Metrics, ModeOf, RunArgs},
-    kernel::{DEFAULT_CAPACITY, MAX_INTERFACES},
+    kernel::DEFAULT_CAPACITY,
+    policy::Rules,
 };
 
 /// 9547 is the port of Kea's exporter.
-const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 9757);
+pub(crate) const DEFAULT_METRICS: SocketAddr =
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 9757);
 
 /// What the command line and the file come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The interfaces by name, each once, and the mode on each.
     pub interfaces: Vec<(String, Mode)>,
-    /// The policy to begin with.
-    pub policy: Policy,
+    /// The policy to begin with, and what it refers to.
+    pub rules: Rules,
     /// Entries of the table.
     pub capacity: u32,
+    /// Whether messages are counted by relay.
+    pub relay_counters: bool,
     /// Where the metrics are served.
     pub metrics: Metrics,
 }
@@ -47,30 +51,36 @@ impl Settings {
                 "no interface to attach to: give one with -i IFACE, or `interface` in the file",
             ));
         }
-        if flags.interfaces.len() > MAX_INTERFACES {
-            return Err(usage(format!(
-                "at most {MAX_INTERFACES} interfaces can share a table"
-            )));
-        }
-        let twice = |name| {
-            flags
-                .interfaces
-                .iter()
-                .filter(|other| *other == name)
-                .count()
-                > 1
-        };
-        if let Some(name) = flags.interfaces.iter().find(|name| twice(*name)) {
-            return Err(usage(format!("interface {name} is named twice")));
-        }
-        let modes = modes(&flags.interfaces, &flags.modes)?;
         Ok(Self {
-            interfaces: flags.interfaces.into_iter().zip(modes).collect(),
-            policy: flags.policy.policy(key),
+            interfaces: with_modes(flags.interfaces, &flags.modes)?,
+            rules: flags.policy.rules(key)?,
             capacity: flags.capacity.unwrap_or(DEFAULT_CAPACITY),
+            relay_counters: flags.relay_counters.unwrap_or(true),
             metrics: flags.metrics.unwrap_or(Metrics::At(DEFAULT_METRICS)),
         })
     }
+}
+
+/// Each of the interfaces, and the mode on it.
+///
+/// # Errors
+///
+/// A [`UsageError`] where there are too many, or one is named twice, or the modes contradict.
+pub(crate) fn with_modes(
+    interfaces: Vec<String>,
+    modes_said: &[ModeOf],
+) -> Result<Vec<(String, Mode)>> {
+    if interfaces.len() > MAX_INTERFACES {
+        return Err(usage(format!(
+            "at most {MAX_INTERFACES} interfaces can share a table"
+        )));
+    }
+    let twice = |name| interfaces.iter().filter(|other| *other == name).count() > 1;
+    if let Some(name) = interfaces.iter().find(|name| twice(*name)) {
+        return Err(usage(format!("interface {name} is named twice")));
+    }
+    let modes = modes(&interfaces, modes_said)?;
+    Ok(interfaces.into_iter().zip(modes).collect())
 }
 
 /// The mode on each interface: what is said of it, else what is said of all, else the default.
@@ -112,6 +122,6 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-fn usage(what: impl Into<String>) -> anyhow::Error {
+pub(crate) fn usage(what: impl Into<String>) -> anyhow::Error {
     UsageError(what.into()).into()
 }

@@ -64,6 +64,16 @@ impl<'a> Surroundings for &'a Contested {
         self.policy.as_ref()
     }
 
+    fn is_trusted(&self, _: Address) -> bool {
+        true
+    }
+
+    fn counts_relays(&self) -> bool {
+        false
+    }
+
+    fn count_relay(&self, _: Address, _: &Decision) {}
+
     fn now(&self) -> Timestamp {
         NOW
     }

@@ -5,7 +5,7 @@ use std::io;
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use xdp_dedup_common::{
-    Policy, Reason, Verdict,
+    Reason, Verdict,
     datagram::{ETHERNET_HEADER, IPV6_HEADER, MAX_TAGS, TAG},
     decide,
     exact_table::ExactTable,
@@ -13,7 +13,10 @@ use xdp_dedup_common::{
     time::Timestamp,
 };
 
-use crate::kernel::{Clock, DEFAULT_CAPACITY, Kernel, LoadOptions};
+use crate::{
+    kernel::{Clock, DEFAULT_CAPACITY, Kernel, LoadOptions},
+    policy::Rules,
+};
 
 /// Where the longest IPv6 payload ends in a frame with tags. No decision depends on what lies behind,
 /// and `BPF_PROG_TEST_RUN` refuses frames of more than one and 17 pages (`MAX_SKB_FRAGS`).
@@ -49,14 +52,14 @@ impl Engine {
     /// # Errors
     ///
     /// Where the kernel refuses the program for another cause, or was asked for.
-    pub fn new(wish: Option<EngineFlag>, policy: &Policy) -> Result<(Self, Option<anyhow::Error>)> {
+    pub fn new(wish: Option<EngineFlag>, rules: &Rules) -> Result<(Self, Option<anyhow::Error>)> {
         if wish == Some(EngineFlag::Userspace) {
-            return Ok((Self::userspace(policy), None));
+            return Ok((Self::userspace(rules), None));
         }
-        match Self::kernel(policy) {
+        match Self::kernel(rules) {
             Ok(engine) => Ok((engine, None)),
             Err(error) if wish.is_none() && is_permission_denied(&error) => {
-                Ok((Self::userspace(policy), Some(error)))
+                Ok((Self::userspace(rules), Some(error)))
             }
             Err(error) => Err(error.context(
                 "cannot replay through the kernel program (`--engine userspace` needs no kernel)",
@@ -64,19 +67,24 @@ impl Engine {
         }
     }
 
-    fn kernel(policy: &Policy) -> Result<Self> {
+    fn kernel(rules: &Rules) -> Result<Self> {
         let options = LoadOptions {
             capacity: DEFAULT_CAPACITY,
             interface_slot: 0,
             clock: Clock::Replay,
+            relay_counters: false,
             pins: None,
         };
-        Ok(Self::Kernel(Box::new(Kernel::load(&options, policy)?)))
+        let kernel = Kernel::load(&options, &rules.policy)?;
+        kernel.maps.set_rules(rules)?;
+        Ok(Self::Kernel(Box::new(kernel)))
     }
 
-    fn userspace(policy: &Policy) -> Self {
+    fn userspace(rules: &Rules) -> Self {
+        let mut table = ExactTable::new(rules.policy);
+        table.set_trusted_relays(&rules.trusted_relays);
         Self::Userspace {
-            table: Box::new(ExactTable::new(*policy)),
+            table: Box::new(table),
             linear_part: Kernel::linear_part_of_test_run(),
         }
     }
