@@ -2,21 +2,26 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::process::ExitCode;
+use std::{net::Ipv6Addr, process::ExitCode};
 
 use anyhow::{Result, ensure};
 use testbed::{
     frame::{Checksum, Frame, reported_pair},
     harness::{self, needs_root, trial},
 };
-use xdp_dedup::kernel::{Clock, Kernel, LoadOptions, Program, XDP_DROP, XDP_PASS};
+use xdp_dedup::{
+    kernel::{Clock, Kernel, LoadOptions, Program, XDP_DROP, XDP_PASS},
+    maps::MAX_TRUSTED_RELAYS,
+    policy::Rules,
+};
 use xdp_dedup_common::{
     Policy, Reason, Verdict,
     counters::{InterfaceCounters, Traffic},
     digest::DigestKey,
     interface::MAX_INTERFACES,
-    policy::Window,
+    policy::{Untrusted, Window},
     time::{Microseconds, Timestamp},
+    trusted::Prefix,
 };
 
 const FIRST: (Verdict, Reason) = (Verdict::Pass, Reason::First);
@@ -25,7 +30,7 @@ const DUPLICATE: (Verdict, Reason) = (Verdict::Drop, Reason::Duplicate);
 type Test = fn() -> Result<()>;
 
 fn main() -> ExitCode {
-    let trials: [(_, Test); 7] = [
+    let trials: [(_, Test); 9] = [
         (
             "in a table full of other messages a first one passes and is learned",
             a_full_table,
@@ -42,6 +47,14 @@ fn main() -> ExitCode {
         (
             "counters and table survive a change of policy",
             a_change_of_policy,
+        ),
+        (
+            "as many trusted relays as there may be give way to as many others",
+            trusted_relays_give_way,
+        ),
+        (
+            "trusted relays that find no room change nothing",
+            trusted_relays_without_room,
         ),
         (
             "under the live clock the second copy is dropped, and passes when the window is over",
@@ -185,6 +198,48 @@ fn a_change_of_policy() -> Result<()> {
     kernel.maps.forget()?;
     assert_eq!(kernel.maps.table_entries(), 0);
     assert_eq!(kernel.decide_at(&b, Timestamp(59_999_999))?, FIRST);
+    Ok(())
+}
+
+/// So many relays, of a network of their own, under this policy.
+fn rules(network: u16, relays: usize, policy: Policy) -> Rules {
+    let relay = |relay| {
+        let [.., high, low] = u32::try_from(relay).unwrap().to_be_bytes();
+        let last = u16::from_be_bytes([high, low]);
+        Prefix::new([0x2001, 0xdb8, network, 0, 0, 0, 0, last].into(), 128)
+    };
+    Rules {
+        policy: policy.with_untrusted(Some(Untrusted::Drop)),
+        trusted_relays: (0..relays).map(relay).collect(),
+    }
+}
+
+fn trusted_relays_give_way() -> Result<()> {
+    let kernel = load(4096, 0, Clock::Replay)?;
+    for network in 1..=3 {
+        let rules = rules(network, MAX_TRUSTED_RELAYS, Policy::new(DigestKey::FIXED));
+        kernel.maps.set_rules(&rules)?;
+        let mut found = kernel.maps.rules()?;
+        found
+            .trusted_relays
+            .sort_unstable_by_key(|prefix| Ipv6Addr::from(prefix.address()));
+        assert_eq!(found, rules, "network {network}");
+    }
+    Ok(())
+}
+
+fn trusted_relays_without_room() -> Result<()> {
+    let kernel = load(4096, 0, Clock::Replay)?;
+    let policy = Policy::new(DigestKey::FIXED);
+    let before = rules(1, 3, policy);
+    kernel.maps.set_rules(&before)?;
+    let too_many = rules(2, 2 * MAX_TRUSTED_RELAYS, policy.with_observe(true));
+    ensure!(kernel.maps.set_rules(&too_many).is_err());
+    let mut found = kernel.maps.rules()?;
+    found
+        .trusted_relays
+        .sort_unstable_by_key(|prefix| Ipv6Addr::from(prefix.address()));
+    assert_eq!(found, before);
     Ok(())
 }
 

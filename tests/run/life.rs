@@ -287,7 +287,9 @@ fn reload() -> Result<()> {
     daemon.signal(Signal::SIGHUP)?;
     wait_for_log(&daemon, "policy read again")?;
     ensure!(
-        daemon.log().contains("change with a restart only"),
+        daemon
+            .log()
+            .contains("these change with a restart only: --capacity\n"),
         "{}",
         daemon.log()
     );

@@ -2,22 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
+use crate::bpf_file_system::{BpfFileSystem, mount_private};
 use crate::namespace::Namespace;
 
 /// Where the exporter listens unless told otherwise.
@@ -35,6 +33,7 @@ pub struct Daemon {
     namespace: Namespace,
     child: Child,
     log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Daemon {
@@ -60,6 +59,35 @@ impl Daemon {
         arguments: &[&str],
         change: impl FnOnce(&mut Command),
     ) -> Result<Self> {
+        Self::spawn(binary, namespace, arguments, |command| {
+            // SAFETY: between fork and exec this makes system calls only, with constant arguments.
+            unsafe { command.pre_exec(mount_private) };
+            change(command);
+        })
+    }
+
+    /// As [`start`](Self::start), on a BPF file system that others share.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_on(
+        pins: &BpfFileSystem,
+        binary: &Path,
+        namespace: &Namespace,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        Self::spawn(binary, namespace, arguments, |command| {
+            pins.show_to(command);
+        })
+    }
+
+    fn spawn(
+        binary: &Path,
+        namespace: &Namespace,
+        arguments: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
         let mut command = namespace.command(binary);
         command
             .arg("run")
@@ -67,21 +95,20 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        // SAFETY: between fork and exec this makes system calls only, with constant arguments.
-        unsafe { command.pre_exec(private_bpf_file_system) };
         change(&mut command);
         let mut child = command
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?;
         let log = Arc::new(Mutex::new(String::new()));
-        if let Some(stderr) = child.stderr.take() {
+        let reader = child.stderr.take().map(|stderr| {
             let log = Arc::clone(&log);
-            thread::spawn(move || keep(stderr, &log));
-        }
+            thread::spawn(move || keep(stderr, &log))
+        });
         let mut daemon = Self {
             namespace: namespace.clone(),
             child,
             log,
+            reader,
         };
         daemon.wait_until_ready()?;
         Ok(daemon)
@@ -114,11 +141,11 @@ impl Daemon {
     ///
     /// Where it is gone.
     pub fn place(&self) -> Result<Place> {
-        let mounts = File::open(format!("/proc/{}/ns/mnt", self.pid()))
+        let pins = BpfFileSystem::of_process(self.pid())
             .context("the daemon is gone, and its BPF file system with it")?;
         Ok(Place {
             namespace: self.namespace.clone(),
-            mounts: Arc::new(mounts),
+            pins,
         })
     }
 
@@ -127,9 +154,10 @@ impl Daemon {
         lock(&self.log).clone()
     }
 
-    /// The log of a process that has ended, when the reader had time to reach its end.
-    fn whole_log(&self) -> String {
-        thread::sleep(Duration::from_millis(50));
+    /// The log of a process that has ended, when the reader has reached its end.
+    fn whole_log(&mut self) -> String {
+        // A reader that panicked has read what it has read.
+        let _ = self.reader.take().map(JoinHandle::join);
         self.log().trim().to_owned()
     }
 
@@ -165,12 +193,21 @@ impl Daemon {
     /// # Errors
     ///
     /// With its log, where it has not ended after ten seconds.
-    pub fn stop(mut self, signal: Signal) -> Result<ExitStatus> {
+    pub fn stop(self, signal: Signal) -> Result<ExitStatus> {
+        Ok(self.stop_and_log(signal)?.0)
+    }
+
+    /// The same, and hands back its whole log.
+    ///
+    /// # Errors
+    ///
+    /// As for [`stop`](Self::stop).
+    pub fn stop_and_log(mut self, signal: Signal) -> Result<(ExitStatus, String)> {
         self.signal(signal)?;
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
+                return Ok((status, self.whole_log()));
             }
             if start.elapsed() > PATIENCE {
                 bail!("`xdp-dedup run` stays after {signal}: {}", self.log());
@@ -192,21 +229,14 @@ impl Drop for Daemon {
 #[derive(Clone, Debug)]
 pub struct Place {
     namespace: Namespace,
-    mounts: Arc<File>,
+    pins: BpfFileSystem,
 }
 
 impl Place {
     /// A command that will run there, and die when the thread that starts it ends.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.namespace.command(program);
-        let mounts = Arc::clone(&self.mounts);
-        let enter = move || {
-            setns(&mounts, CloneFlags::CLONE_NEWNS)?;
-            Ok(())
-        };
-        // SAFETY: between fork and exec `enter` makes a system call only, and its descriptor is open
-        // for as long as the command holds the closure.
-        unsafe { command.pre_exec(enter) };
+        self.pins.show_to(&mut command);
         command
     }
 }
@@ -236,8 +266,8 @@ pub fn attempt(binary: &Path, namespace: &Namespace, arguments: &[&str]) -> Resu
         .arg("run")
         .args(arguments)
         .stdin(Stdio::null());
-    // SAFETY: as in `Daemon::start`.
-    unsafe { command.pre_exec(private_bpf_file_system) };
+    // SAFETY: as in `Daemon::start_with`.
+    unsafe { command.pre_exec(mount_private) };
     let output = command
         .output()
         .with_context(|| format!("cannot run {}", binary.display()))?;
@@ -251,22 +281,6 @@ pub fn attempt(binary: &Path, namespace: &Namespace, arguments: &[&str]) -> Resu
         stderr: text(&output.stderr),
         left,
     })
-}
-
-/// Mounts a BPF file system that nobody else sees, and that goes with the process.
-fn private_bpf_file_system() -> io::Result<()> {
-    let nothing = None::<&str>;
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(nothing, c"/", nothing, private, nothing)?;
-    mount(
-        Some(c"bpf"),
-        c"/sys/fs/bpf",
-        Some(c"bpf"),
-        MsFlags::empty(),
-        nothing,
-    )?;
-    Ok(())
 }
 
 fn keep(stderr: ChildStderr, log: &Mutex<String>) {

@@ -2,6 +2,7 @@
 //! own crates, so that it also serves before they are built.
 
 pub mod binary;
+pub mod bpf_file_system;
 pub mod bystander;
 pub mod daemon;
 pub mod frame;

@@ -12,8 +12,8 @@ use crate::{
 /// The longest client message in bytes whose copies are recognised: what fits an Ethernet MTU.
 pub const MAX_MESSAGE: usize = 1500;
 
-/// The secret under which messages are digested, drawn anew at each load, so that nobody can make
-/// two messages of one identity that look like copies of each other.
+/// The secret under which messages are digested, drawn anew with each new table, so that nobody can
+/// make two messages of one identity that look like copies of each other.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct DigestKey {

@@ -122,6 +122,11 @@ impl Policy {
         }
     }
 
+    /// The same under another key.
+    pub const fn with_digest_key(self, digest_key: DigestKey) -> Self {
+        Self { digest_key, ..self }
+    }
+
     /// The same with another window.
     pub const fn with_window(self, window: Window) -> Self {
         Self { window, ..self }

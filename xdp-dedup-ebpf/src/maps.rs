@@ -30,8 +30,9 @@ static TABLE: LruHashMap<Identity, Sighting, 65536> = LruHashMap::new();
 static POLICY: Array<Policy, 1> = Array::new();
 
 /// The trusted relays, by prefix; the values mean nothing. Looked into only where the policy says so.
+/// Room for twice as many as there may be: while they change, the old and the new ones are in it.
 #[btf_map]
-static TRUSTED: LpmTrie<Address, u8, 1024> = LpmTrie::new();
+static TRUSTED: LpmTrie<Address, u8, 2048> = LpmTrie::new();
 
 /// What was counted, one value an interface.
 #[btf_map]

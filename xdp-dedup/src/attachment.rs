@@ -4,19 +4,17 @@ use std::{
     collections::BTreeMap,
     fmt,
     path::Path,
-    sync::{Mutex, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use aya::programs::{Link, ProgramError, XdpMode, loaded_programs, xdp::XdpLink};
+use aya::programs::{Link, ProgramError, XdpMode, links::FdLink, loaded_programs, xdp::XdpLink};
 use clap::ValueEnum;
 use xdp_dedup_common::interface::InterfaceNote;
 
 use crate::{
     interfaces::Interface,
-    kernel::{Clock, Kernel, LoadOptions, Program},
-    policy::Rules,
+    kernel::{Kernel, Program},
     privileges,
 };
 
@@ -40,12 +38,16 @@ impl fmt::Display for Mode {
     }
 }
 
-/// The program on one interface. Dropping it detaches.
+/// The program on one interface. Dropping it detaches, unless the link is pinned.
 pub struct Attachment {
     /// The interface, as it was when the program was attached.
     pub interface: Interface,
     /// The mode that it runs in.
     pub mode: Mode,
+    /// Its place in the counters.
+    pub slot: u32,
+    /// Since when the filter is on the interface, in microseconds since 1970.
+    pub since: u64,
     /// Id of the program in the kernel.
     pub program_id: u32,
     /// Tag of the program: a digest of its instructions.
@@ -55,98 +57,85 @@ pub struct Attachment {
     link: Mutex<Option<XdpLink>>,
 }
 
-/// What all instances on the interfaces of one `run` have in common.
-#[derive(Clone, Copy, Debug)]
-pub struct AttachOptions<'a> {
-    /// Entries of the table.
-    pub capacity: u32,
-    /// The rules in force from the first frame on.
-    pub rules: &'a Rules,
-    /// Whether messages are counted by relay.
-    pub relay_counters: bool,
-    /// The folder of the shared maps.
-    pub pins: &'a Path,
-}
-
 impl Attachment {
-    /// Loads an instance of the program and attaches it. Never displaces another program, and never
-    /// takes the other mode instead.
+    /// An instance of the program that is on an interface by this link, and notes so in the map of
+    /// interfaces.
     ///
     /// # Errors
     ///
-    /// Where another program is attached, the driver or the kernel refuses, or privileges lack.
-    pub fn attach(
-        interface: &Interface,
-        mode: Mode,
-        interface_slot: u32,
-        options: &AttachOptions<'_>,
-    ) -> Result<Self> {
-        let AttachOptions {
-            capacity,
-            rules,
-            relay_counters,
-            pins,
-        } = *options;
-        if let Some(&id) = interface.programs.first() {
-            bail!("{}", incumbent(interface, id));
-        }
-        let load = LoadOptions {
-            capacity,
-            interface_slot,
-            clock: Clock::Live,
-            relay_counters,
-            pins: Some(pins),
-        };
-        let mut kernel = Kernel::load(&load, &rules.policy)?;
-        kernel.maps.set_rules(rules)?;
-        let program = kernel.xdp_mut(Program::Filter)?;
-        let link = program
-            .attach_to_if_index(
-                interface.index,
-                match mode {
-                    Mode::Native => XdpMode::Driver,
-                    Mode::Generic => XdpMode::Skb,
-                },
-            )
-            .map_err(|error| refusal(error, interface, mode))?;
-        let link = program.take_link(link).context("cannot hold the link")?;
-        let info = program.info().context("cannot read the program's id")?;
-        Ok(Self {
-            interface: interface.clone(),
+    /// Where the kernel does not tell of the program, or refuses the note; the link is then dropped.
+    pub fn hold(place: Place, kernel: Kernel, link: XdpLink) -> Result<Self> {
+        let Place {
+            interface,
             mode,
+            slot,
+            since,
+        } = place;
+        let info = kernel.xdp(Program::Filter)?.info();
+        let info = info.context("cannot read the program's id")?;
+        let attachment = Self {
+            interface,
+            mode,
+            slot,
+            since,
             program_id: info.id(),
             program_tag: info.tag(),
             kernel,
             link: Mutex::new(Some(link)),
-        })
+        };
+        let maps = &attachment.kernel.maps;
+        maps.note_interface(slot, attachment.note())?;
+        Ok(attachment)
     }
 
-    /// Takes the program off the interface; a second time there is nothing to do.
+    /// Pins the link: the program stays when this process ends, however it ends.
+    ///
+    /// # Errors
+    ///
+    /// Where the link is one that cannot be pinned, or the file system refuses; the program is then
+    /// off the interface.
+    pub fn pin(&self, pin: &Path) -> Result<()> {
+        let mut held = lock(&self.link);
+        let Some(link) = held.take() else {
+            return Ok(());
+        };
+        let name = &self.interface.name;
+        let pin_link = || -> Result<XdpLink> {
+            let pinned = FdLink::try_from(link)?.pin(pin)?;
+            Ok(XdpLink::try_from(FdLink::from(pinned))?)
+        };
+        *held =
+            Some(pin_link().with_context(|| {
+                format!("cannot pin the filter of {name} at {}", pin.display())
+            })?);
+        Ok(())
+    }
+
+    /// Takes the program off the interface, unless the link is pinned; a second time there is nothing
+    /// to do.
     ///
     /// # Errors
     ///
     /// Where the kernel refuses.
     pub fn detach(&self) -> Result<()> {
-        let link = self
-            .link
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
         let name = &self.interface.name;
+        let link = lock(&self.link).take();
         link.map_or(Ok(()), Link::detach)
-            .with_context(|| format!("cannot detach from {name}"))
+            .with_context(|| format!("cannot detach from {name}"))?;
+        self.kernel
+            .maps
+            .note_interface(self.slot, InterfaceNote::default())
     }
 
     /// What other commands are to know of it.
-    pub fn note(&self, since: SystemTime) -> InterfaceNote {
-        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
+    pub fn note(&self) -> InterfaceNote {
         InterfaceNote {
             index: self.interface.index,
             generic: u32::from(self.mode == Mode::Generic),
             program_id: self.program_id,
             reserved: 0,
             program_tag: self.program_tag,
-            since: u64::try_from(since.as_micros()).unwrap_or(u64::MAX),
+            since: self.since,
         }
     }
 
@@ -155,6 +144,73 @@ impl Attachment {
         all.get(&self.interface.index)
             .is_some_and(|interface| interface.programs.contains(&self.program_id))
     }
+}
+
+/// Where an instance of the program goes.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The interface, as the kernel tells of it now.
+    pub interface: Interface,
+    /// The mode to run in.
+    pub mode: Mode,
+    /// The interface's place in the counters.
+    pub slot: u32,
+    /// Since when the filter is on it, in microseconds since 1970.
+    pub since: u64,
+}
+
+/// Attaches an instance of the program. Never displaces another program, and never takes the other
+/// mode instead.
+///
+/// # Errors
+///
+/// Where the driver or the kernel refuses, or privileges lack.
+pub fn attach(kernel: &mut Kernel, interface: &Interface, mode: Mode) -> Result<XdpLink> {
+    let program = kernel.xdp_mut(Program::Filter)?;
+    let link = program
+        .attach_to_if_index(
+            interface.index,
+            match mode {
+                Mode::Native => XdpMode::Driver,
+                Mode::Generic => XdpMode::Skb,
+            },
+        )
+        .map_err(|error| refusal(error, interface, mode))?;
+    program.take_link(link).context("cannot hold the link")
+}
+
+/// Puts an instance of the program in place of the one that a link holds: at each moment one of them
+/// is on the interface.
+///
+/// # Errors
+///
+/// Where the kernel refuses; the program that was there stays, if the link is pinned.
+pub fn adopt(kernel: &mut Kernel, link: FdLink, interface: &Interface) -> Result<XdpLink> {
+    let program = kernel.xdp_mut(Program::Filter)?;
+    let link = XdpLink::try_from(link).context("cannot read the link")?;
+    let link = program.attach_to_link(link).map_err(|error| {
+        let name = &interface.name;
+        let what = format!("put the new program in place of the one on {name}, which stays");
+        short(error).context(privileges::advice(&what))
+    })?;
+    program.take_link(link).context("cannot hold the link")
+}
+
+/// Refuses an interface with an XDP program on it, unless that is this one.
+///
+/// # Errors
+///
+/// One that names the program.
+pub fn refuse_incumbent(interface: &Interface, ours: Option<u32>) -> Result<()> {
+    let foreign = |id: &&u32| Some(**id) != ours;
+    match interface.programs.iter().find(foreign) {
+        Some(&id) => bail!("{}", incumbent(interface, id)),
+        None => Ok(()),
+    }
+}
+
+fn lock<T>(link: &Mutex<T>) -> MutexGuard<'_, T> {
+    link.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The name of a loaded program, where this process may know it: that takes CAP_SYS_ADMIN.
@@ -209,9 +265,13 @@ fn refusal(error: ProgramError, interface: &Interface, mode: Mode) -> anyhow::Er
         Some(nix::errno::Errno::ENODEV) => format!("cannot {what}: the interface is gone"),
         _ => privileges::advice(&what),
     };
+    short(error).context(what_to_do)
+}
+
+/// The kernel's reason alone, without the name of the call.
+fn short(error: ProgramError) -> anyhow::Error {
     match error {
         ProgramError::SyscallError(error) => anyhow::Error::new(error.io_error),
         other => anyhow!(other),
     }
-    .context(what_to_do)
 }

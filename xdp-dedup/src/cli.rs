@@ -3,8 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench::BenchArgs, check::CheckArgs, completions::CompletionsArgs, flags::RunArgs, man::ManArgs,
-    replay::ReplayArgs, seen::SeenArgs, stats::StatsArgs, status::StatusArgs,
+    bench::BenchArgs, check::CheckArgs, completions::CompletionsArgs, detach::DetachArgs,
+    flags::RunArgs, man::ManArgs, replay::ReplayArgs, seen::SeenArgs, stats::StatsArgs,
+    status::StatusArgs,
 };
 
 /// Drops the second relay's copy of a DHCPv6 client message at the NIC, in front of any server.
@@ -37,6 +38,8 @@ pub enum Command {
     Stats(StatsArgs),
     /// List the transactions that are remembered now, the newest first
     Seen(SeenArgs),
+    /// Take off a filter that `run --persist` left, and remove its memory when none is left
+    Detach(DetachArgs),
     /// Measure what the filter costs per frame on this machine
     Bench(BenchArgs),
     /// Print the completions of a shell

@@ -52,6 +52,18 @@ pub struct RunFlags {
     )]
     pub relay_counters: Option<bool>,
 
+    /// Let the filter go on when this process ends; the next `run` takes it over without a gap, and
+    /// `xdp-dedup detach` takes it off
+    #[arg(
+        long,
+        value_name = "BOOL",
+        hide_possible_values = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub persist: Option<bool>,
+
     /// Serve Prometheus metrics here, or `off` [default: [::1]:9757]
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_metrics)]
     pub metrics: Option<Metrics>,
@@ -115,6 +127,7 @@ impl RunFlags {
             policy: self.policy.or(other.policy),
             capacity: self.capacity.or(other.capacity),
             relay_counters: self.relay_counters.or(other.relay_counters),
+            persist: self.persist.or(other.persist),
             metrics: self.metrics.or(other.metrics),
         }
     }

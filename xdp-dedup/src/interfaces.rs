@@ -15,10 +15,26 @@ pub struct Interface {
     pub index: u32,
     /// Ids of the XDP programs on it, in whatever modes.
     pub programs: Vec<u32>,
+    /// Whether one of them runs in generic mode.
+    pub generic: bool,
     /// Indices of the interfaces that this one lies on or under, one step away: the bridge or bond
     /// that it is a port of, the parent of a VLAN.
     upper: Option<u32>,
     lower: Option<u32>,
+}
+
+#[cfg(test)]
+impl Interface {
+    pub(crate) fn without_programs(name: &str, index: u32) -> Self {
+        Self {
+            name: name.to_owned(),
+            index,
+            programs: Vec::new(),
+            generic: false,
+            upper: None,
+            lower: None,
+        }
+    }
 }
 
 /// All interfaces of this network namespace, by index.
@@ -106,6 +122,7 @@ fn interface(message: LinkMessage) -> Option<Interface> {
         name: String::new(),
         index: message.header.index,
         programs: Vec::new(),
+        generic: false,
         upper: None,
         lower: None,
     };
@@ -127,6 +144,7 @@ fn interface(message: LinkMessage) -> Option<Interface> {
                     .any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit)));
             }
             LinkAttribute::Xdp(xdp) => {
+                found.generic = xdp.iter().any(|xdp| matches!(xdp, LinkXdp::SkbProgId(_)));
                 found.programs = xdp
                     .iter()
                     .filter_map(|xdp| match xdp {

@@ -99,6 +99,18 @@ impl Kernel {
     ///
     /// Where the kernel refuses a map or the program; a lack of privileges is named.
     pub fn load(options: &LoadOptions<'_>, policy: &Policy) -> Result<Self> {
+        let kernel = Self::load_without_policy(options)?;
+        kernel.maps.set_policy(policy)?;
+        Ok(kernel)
+    }
+
+    /// Loads the program under the policy that its maps hold. In fresh maps there is none, and the
+    /// program passes everything.
+    ///
+    /// # Errors
+    ///
+    /// As for [`load`](Self::load).
+    pub fn load_without_policy(options: &LoadOptions<'_>) -> Result<Self> {
         let replay_clock = u8::from(options.clock == Clock::Replay);
         let relay_counters = u8::from(options.relay_counters);
         let mut loader = EbpfLoader::new();
@@ -126,8 +138,6 @@ impl Kernel {
             maps: SharedMaps::from(take)?,
             object,
         };
-        kernel.maps.set_policy(policy)?;
-        // Before the first frame: the program passes everything while there is no policy.
         kernel
             .xdp_mut(Program::Filter)?
             .load()

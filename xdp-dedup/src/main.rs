@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Check(args) => xdp_dedup::check::run(&args).map(done),
         Command::Completions(args) => xdp_dedup::completions::run(&args).map(done),
         Command::Man(args) => xdp_dedup::man::run(&args).map(done),
+        Command::Detach(args) => xdp_dedup::detach::run(&args).map(done),
         Command::Bench(args) => xdp_dedup::bench::run(&args).map(done),
     };
     match result {

@@ -5,14 +5,17 @@ use std::{
     net::Ipv6Addr,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{
-    Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap,
+    Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues,
     lpm_trie::{Key, LpmTrie},
 };
 use bytemuck::Zeroable as _;
+use nix::libc;
 use xdp_dedup_common::{
     Identity, Policy, Sighting,
     counters::{InterfaceCounters, RelayCounters},
@@ -22,6 +25,11 @@ use xdp_dedup_common::{
 };
 
 use crate::policy::Rules;
+
+/// The number of their layout, which tells pins of other versions apart: types, sizes and flags, and
+/// what each byte of a key or value means. Whoever changes one of these counts it up; the test binary
+/// `persist` knows the layout of each number.
+pub const LAYOUT: u32 = 1;
 
 /// Their names in the object, and of their pins.
 pub const NAMES: [&str; 7] = [
@@ -61,7 +69,7 @@ pub struct SharedMaps {
     capacity: u32,
     policy: Mutex<Array<MapData, Shared<Policy>>>,
     trusted: Mutex<LpmTrie<MapData, Shared<Address>, u8>>,
-    counters: PerCpuArray<MapData, Shared<InterfaceCounters>>,
+    counters: Mutex<PerCpuArray<MapData, Shared<InterfaceCounters>>>,
     interfaces: Mutex<Array<MapData, Shared<InterfaceNote>>>,
     relays: PerCpuHashMap<MapData, Shared<Address>, Shared<RelayCounters>>,
     other_relays: PerCpuArray<MapData, Shared<RelayCounters>>,
@@ -96,7 +104,7 @@ impl SharedMaps {
             table: table.try_into()?,
             policy: Mutex::new(take("POLICY")?.try_into()?),
             trusted: Mutex::new(take("TRUSTED")?.try_into()?),
-            counters: take("COUNTERS")?.try_into()?,
+            counters: Mutex::new(take("COUNTERS")?.try_into()?),
             interfaces: Mutex::new(take("INTERFACES")?.try_into()?),
             relays: take("RELAYS")?.try_into()?,
             other_relays: take("OTHER_RELAYS")?.try_into()?,
@@ -133,17 +141,26 @@ impl SharedMaps {
     pub fn set_rules(&self, rules: &Rules) -> Result<()> {
         let refused = "cannot write the map of trusted relays";
         let mut map = lock(&self.trusted);
-        let wanted: Vec<_> = rules.trusted_relays.iter().map(key_of).collect();
-        for key in &wanted {
-            map.insert(key, 1, 0).context(refused)?;
+        let old: Vec<_> = map.keys().flatten().collect();
+        let new: Vec<_> = rules.trusted_relays.iter().map(key_of).collect();
+        let not_in = |list: &[Key<Shared<Address>>], key: &Key<Shared<Address>>| {
+            !list.iter().any(|other| is_same(key, other))
+        };
+        let added = || new.iter().filter(|key| not_in(&old, key));
+        let written = added()
+            .try_for_each(|key| map.insert(key, 1, 0).context(refused))
+            .and_then(|()| self.set_policy(&rules.policy));
+        if let Err(error) = written {
+            // As it was; what was not added yet cannot be removed.
+            added().for_each(|key| drop(map.remove(key)));
+            return Err(error);
         }
-        self.set_policy(&rules.policy)?;
-        let wanted = |key: &Key<Shared<Address>>| wanted.iter().any(|other| is_same(key, other));
-        let old: Vec<_> = map.keys().flatten().filter(|key| !wanted(key)).collect();
-        for key in old {
-            map.remove(&key).context(refused)?;
+        let mut gone = old.iter().filter(|key| not_in(&new, key)).peekable();
+        if gone.peek().is_some() {
+            // A program that began under the old policy may not have looked the relay up yet.
+            wait_for_running_programs();
         }
-        Ok(())
+        gone.try_for_each(|key| map.remove(key).context(refused))
     }
 
     /// The policy in force.
@@ -182,8 +199,7 @@ impl SharedMaps {
     ///
     /// Where the kernel refuses the look-up.
     pub fn counters(&self, interface_slot: u32) -> Result<InterfaceCounters> {
-        let per_cpu = self
-            .counters
+        let per_cpu = lock(&self.counters)
             .get(&interface_slot, 0)
             .context("cannot read the counters")?;
         let mut sum = InterfaceCounters::zeroed();
@@ -191,6 +207,20 @@ impl SharedMaps {
             sum.add(&counters.0);
         }
         Ok(sum)
+    }
+
+    /// Sets the counters of a slot to zero, for another interface.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn reset_counters(&self, interface_slot: u32) -> Result<()> {
+        let refused = "cannot reset the counters";
+        let mut map = lock(&self.counters);
+        let cpus = map.get(&interface_slot, 0).context(refused)?.len();
+        let zeros = vec![Shared(InterfaceCounters::zeroed()); cpus];
+        let zeros = PerCpuValues::try_from(zeros).context(refused)?;
+        map.set(interface_slot, zeros, 0).context(refused)
     }
 
     /// Notes what interface is in a slot.
@@ -294,6 +324,17 @@ impl SharedMaps {
 /// Whoever panicked with a map has written a whole value or none.
 fn lock<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
     map.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until no program runs that began before.
+fn wait_for_running_programs() {
+    // SAFETY: this command has no arguments and touches no memory. It returns after an RCU grace
+    // period (kernel/sched/membarrier.c), and programs run as RCU readers.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result != 0 {
+        // Refused on machines with nohz_full CPUs. A program runs for a microsecond.
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 fn key_of(prefix: &Prefix) -> Key<Shared<Address>> {

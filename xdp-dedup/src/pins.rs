@@ -1,20 +1,30 @@
-//! The folder on the BPF file system through which the program's instances share their maps, and
-//! other commands find them.
+//! The pins on the BPF file system: through the maps' the program's instances share them and other
+//! commands find them, through the links' the filter outlives the process that attached it.
+//!
+//! | under `/sys/fs/bpf/xdp-dedup/netns-INODE/` | what it is |
+//! |---|---|
+//! | `layout-N/TABLE`, `POLICY`, ... | the shared maps |
+//! | `layout-N-new/`, `layout-N-old/` | for the moment in which fresh ones take their place |
+//! | `link-IFINDEX` | the filter on an interface that keeps it (`--persist`) |
+//!
+//! Links are not tied to a layout: a program with other maps takes over the same link.
+
+mod find;
+
+pub use find::{Pinned, find};
 
 use std::{
-    fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, ErrorKind},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
+use aya::programs::links::{FdLink, PinnedLink};
 use nix::{
     fcntl::OFlag,
-    sys::{
-        stat::{major, minor},
-        statfs::{BPF_FS_MAGIC, statfs},
-    },
+    sys::statfs::{BPF_FS_MAGIC, statfs},
     unistd::geteuid,
 };
 use tracing::warn;
@@ -23,80 +33,220 @@ use crate::{maps, privileges};
 
 pub(crate) const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
 pub(crate) const ROOT: &str = "/sys/fs/bpf/xdp-dedup";
+const LINK: &str = "link-";
+const LAYOUT: &str = "layout-";
 
-/// The folder of this network namespace, locked for this process. Dropping it removes the pins.
+/// The folder of this network namespace, locked for this process. Dropping it removes the pins,
+/// unless there are links among them.
 #[derive(Debug)]
 pub struct PinFolder {
     path: PathBuf,
+    closed: bool,
     /// Closing it gives the lock back.
     _lock: File,
 }
 
+/// A pinned link.
+#[derive(Debug)]
+pub struct LinkPin {
+    /// Index of the interface that the link was made for.
+    pub index: u32,
+    /// The pin.
+    pub path: PathBuf,
+    /// Id of the program that it holds.
+    pub program_id: u32,
+    /// The link itself. Dropping it changes nothing while the pin is there.
+    pub link: FdLink,
+}
+
+/// Whether the folder could be locked.
+enum Locked {
+    Yes(PinFolder),
+    /// Somebody else holds it.
+    No,
+    /// It was removed meanwhile.
+    Gone,
+}
+
 impl PinFolder {
-    /// Makes the folder, empty, and locks it.
+    /// Makes the folder, if it is not there, and locks it.
     ///
     /// # Errors
     ///
     /// Where no BPF file system is mounted, another `run` holds the lock, somebody else could change
     /// the folder, or the file system refuses.
-    pub fn create() -> Result<Self> {
-        if !is_mounted() {
-            bail!(
-                "no BPF file system is mounted at {BPF_FILE_SYSTEM}, where the maps are to be \
-                 pinned: `mount -t bpf -o mode=700 bpf {BPF_FILE_SYSTEM}` (`ip netns exec` hides \
-                 it; `nsenter --net=/run/netns/NAME` does not)"
-            );
+    pub fn lock() -> Result<Self> {
+        let path = mounted_namespace_folder()?;
+        loop {
+            // Whoever leaves at this moment may remove what was just made.
+            let folder = match own_folder(Path::new(ROOT)).and_then(|_| own_folder(&path)) {
+                Err(error) if is_missing(&error) => continue,
+                other => other?,
+            };
+            match lock(folder, &path)? {
+                Locked::Yes(pins) => return Ok(pins),
+                Locked::Gone => {}
+                Locked::No => bail!(
+                    "another `xdp-dedup run` is at work in this network namespace (it holds {}): \
+                     stop it first, or give it all interfaces",
+                    path.display()
+                ),
+            }
         }
-        own_folder(Path::new(ROOT))?;
-        let path = namespace_folder()?;
-        let folder = own_folder(&path)?;
-        match folder.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!(
-                "another `xdp-dedup run` is at work in this network namespace (it holds {}): stop \
-                 it first, or give it all interfaces",
+    }
+
+    /// Locks the folder; `None` if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// As for [`lock`](Self::lock).
+    pub fn lock_existing() -> Result<Option<Self>> {
+        let path = mounted_namespace_folder()?;
+        let folder = match open_own(Path::new(ROOT)).and_then(|_| open_own(&path)) {
+            Err(error) if is_missing(&error) => return Ok(None),
+            other => other?,
+        };
+        match lock(folder, &path)? {
+            Locked::Yes(pins) => Ok(Some(pins)),
+            Locked::Gone => Ok(None),
+            Locked::No => bail!(
+                "`xdp-dedup run` is at work in this network namespace (it holds {}): stop it first, \
+                 which detaches too, unless it runs with --persist",
                 path.display()
             ),
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
-            }
         }
-        let pins = Self {
-            path,
-            _lock: folder,
+    }
+
+    /// The folder of the shared maps, which need not be there.
+    pub fn maps(&self) -> PathBuf {
+        maps_in(&self.path)
+    }
+
+    /// An empty folder for fresh maps, which [`install`](Self::install) puts in place of the others.
+    ///
+    /// # Errors
+    ///
+    /// Where the file system refuses.
+    pub fn prepare(&self) -> Result<PathBuf> {
+        self.clean()?;
+        let folder = self.fresh();
+        own_folder(&folder)?;
+        Ok(folder)
+    }
+
+    /// Puts the fresh maps in place of those that were there.
+    ///
+    /// # Errors
+    ///
+    /// Where the file system refuses.
+    pub fn install(&self) -> Result<()> {
+        let maps = self.maps();
+        let moved = |from: &Path, to: &Path| {
+            fs::rename(from, to)
+                .with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))
         };
-        // A killed predecessor leaves its pins; its maps are of no use to this one.
-        pins.clear()?;
-        Ok(pins)
-    }
-
-    /// Its path.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Removes the pins that a `run` makes, and nothing else.
-    fn clear(&self) -> Result<()> {
-        for map in maps::NAMES {
-            let pin = self.path.join(map);
-            match fs::remove_file(&pin) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("cannot remove {}", pin.display()));
-                }
-                _ => {}
-            }
+        if maps.exists() {
+            moved(&maps, &self.replaced())?;
         }
-        Ok(())
+        moved(&self.fresh(), &maps)?;
+        self.clean()
+    }
+
+    /// Where the link of the interface with this index is pinned.
+    pub fn link(&self, index: u32) -> PathBuf {
+        self.path.join(format!("{LINK}{index}"))
+    }
+
+    /// The interfaces with a pinned link, by index.
+    ///
+    /// # Errors
+    ///
+    /// Where the folder cannot be read.
+    pub fn linked(&self) -> Result<Vec<u32>> {
+        numbers(&self.path, LINK).with_context(|| cannot_read(&self.path))
+    }
+
+    /// The pinned link of the interface with this index.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be opened.
+    pub fn open_link(&self, index: u32) -> Result<LinkPin> {
+        let path = self.link(index);
+        let open = || -> Result<_> {
+            let link = FdLink::from(PinnedLink::from_pin(&path)?);
+            let program_id = link.info()?.program_id();
+            Ok((link, program_id))
+        };
+        let (link, program_id) =
+            open().with_context(|| privileges::advice(&format!("open {}", path.display())))?;
+        Ok(LinkPin {
+            index,
+            path,
+            program_id,
+            link,
+        })
+    }
+
+    /// Layouts of other versions that have maps here.
+    ///
+    /// # Errors
+    ///
+    /// Where the folder cannot be read.
+    pub fn other_layouts(&self) -> Result<Vec<u32>> {
+        other_layouts(&self.path).with_context(|| cannot_read(&self.path))
+    }
+
+    /// Removes the maps of other versions, and what a killed predecessor had not finished.
+    ///
+    /// # Errors
+    ///
+    /// Where the file system refuses.
+    pub fn tidy(&self) -> Result<()> {
+        let maps = self.maps();
+        let names = names(&self.path, LAYOUT).with_context(|| cannot_read(&self.path))?;
+        names
+            .into_iter()
+            .map(|name| self.path.join(name))
+            .filter(|folder| *folder != maps)
+            .try_for_each(|folder| remove_folder(&folder))
+    }
+
+    /// Removes the pins, unless there are links among them, and gives the lock back.
+    ///
+    /// # Errors
+    ///
+    /// Where the file system refuses.
+    pub fn close(mut self) -> Result<()> {
+        self.closed = true;
+        self.remove()
+    }
+
+    // Without dots, which the BPF file system keeps to itself.
+    fn fresh(&self) -> PathBuf {
+        self.path.join(format!("{LAYOUT}{}-new", maps::LAYOUT))
+    }
+
+    fn replaced(&self) -> PathBuf {
+        self.path.join(format!("{LAYOUT}{}-old", maps::LAYOUT))
+    }
+
+    /// Removes what a killed predecessor had not finished.
+    fn clean(&self) -> Result<()> {
+        remove_folder(&self.fresh())?;
+        remove_folder(&self.replaced())
     }
 
     fn remove(&self) -> Result<()> {
-        self.clear()?;
-        let failed = |path: &Path| format!("cannot remove {}", path.display());
-        fs::remove_dir(&self.path).with_context(|| failed(&self.path))?;
+        self.clean()?;
+        if !self.linked()?.is_empty() {
+            return Ok(());
+        }
+        remove_folder(&self.path)?;
         match fs::remove_dir(ROOT) {
             // Other network namespaces have theirs.
             Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => {
-                Err(error).with_context(|| failed(Path::new(ROOT)))
+                Err(error).with_context(|| format!("cannot remove {ROOT}"))
             }
             _ => Ok(()),
         }
@@ -105,112 +255,75 @@ impl PinFolder {
 
 impl Drop for PinFolder {
     fn drop(&mut self) {
-        if let Err(error) = self.remove() {
+        if !self.closed
+            && let Err(error) = self.remove()
+        {
             warn!("{error:#}");
         }
     }
 }
 
-/// What a `run` has pinned for this network namespace, as other commands find it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pinned {
-    /// The folder of the shared maps.
-    pub maps: PathBuf,
-    /// Id of the process that holds it, if a `run` is at work.
-    pub daemon: Option<u32>,
-}
-
-/// Finds what is pinned for this network namespace; `None` where that is nothing, or not yet or no
-/// longer all that belongs to a filter.
+/// Removes a pin, if it is there.
 ///
 /// # Errors
 ///
-/// Where no BPF file system is mounted, or privileges lack.
-pub fn find() -> Result<Option<Pinned>> {
-    if !is_mounted() {
-        bail!(
-            "cannot tell what is attached: no BPF file system is mounted at {BPF_FILE_SYSTEM}, \
-             where a `run` pins its maps (`ip netns exec` hides it; `nsenter \
-             --net=/run/netns/NAME` does not)"
-        );
-    }
-    let folder = namespace_folder()?;
-    let status = match fs::metadata(&folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        status => status.with_context(|| cannot_look_into(&folder))?,
-    };
-    let Some(maps) = folder_of_maps(&folder).with_context(|| cannot_look_into(&folder))? else {
-        return Ok(None);
-    };
-    Ok(Some(Pinned {
-        maps,
-        daemon: lock_holder(&status)?,
-    }))
-}
-
-fn cannot_look_into(folder: &Path) -> String {
-    privileges::advice_to_find(&format!("look into {}", folder.display()))
-}
-
-/// Where in a network namespace's folder all the maps are: in itself, or in one of its own for their
-/// layout.
-fn folder_of_maps(folder: &Path) -> io::Result<Option<PathBuf>> {
-    let mut places = vec![folder.to_owned()];
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let layout = name.to_str().and_then(|name| name.strip_prefix("layout-"));
-        if layout.is_some_and(|layout| layout.parse::<u32>().is_ok()) {
-            places.push(entry.path());
+/// Where the file system refuses.
+pub fn remove(pin: &Path) -> Result<()> {
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", pin.display()))
         }
+        _ => Ok(()),
     }
-    for place in places {
-        let mut are_there = maps::NAMES.iter().map(|map| place.join(map).try_exists());
-        if are_there.try_fold(true, |all, there| Ok::<_, io::Error>(all && there?))? {
-            return Ok(Some(place));
+}
+
+/// Removes a folder and what is in it, if it is there. It follows no links.
+fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
         }
+        _ => Ok(()),
     }
-    Ok(None)
 }
 
-/// Id of the process that holds the lock on a folder. Taking the lock to see whether it is free
-/// could make a `run` fail that starts in this moment.
-fn lock_holder(folder: &Metadata) -> Result<Option<u32>> {
-    const LOCKS: &str = "/proc/locks";
-    let (major, minor) = (major(folder.dev()), minor(folder.dev()));
-    let file = format!("{major:02x}:{minor:02x}:{}", folder.ino());
-    let locks = fs::read_to_string(LOCKS).with_context(|| format!("cannot read {LOCKS}"))?;
-    Ok(locks.lines().find_map(|line| {
-        // proc_locks(5): "1: FLOCK  ADVISORY  WRITE 4711 00:1c:12345 0 EOF".
-        let fields: Vec<_> = line.split_whitespace().collect();
-        match fields[..] {
-            [_, "FLOCK", _, "WRITE", process, locked, ..] if locked == file => process.parse().ok(),
-            _ => None,
-        }
-    }))
+fn lock(folder: File, path: &Path) -> Result<Locked> {
+    let failed = || format!("cannot lock {}", path.display());
+    match folder.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(Locked::No),
+        Err(TryLockError::Error(error)) => return Err(error).with_context(failed),
+    }
+    // Who held the lock before may have removed the folder; it is then nobody's.
+    let locked = folder.metadata().with_context(failed)?.ino();
+    if fs::symlink_metadata(path).is_ok_and(|now| now.ino() == locked) {
+        Ok(Locked::Yes(PinFolder {
+            path: path.to_owned(),
+            closed: false,
+            _lock: folder,
+        }))
+    } else {
+        Ok(Locked::Gone)
+    }
 }
 
-fn is_mounted() -> bool {
-    statfs(BPF_FILE_SYSTEM).is_ok_and(|status| status.filesystem_type() == BPF_FS_MAGIC)
-}
-
-/// The folder of this network namespace.
-fn namespace_folder() -> Result<PathBuf> {
-    Ok(Path::new(ROOT).join(format!("netns-{}", network_namespace()?)))
-}
-
-/// Makes the folder unless it is there, and opens it. The BPF file system may be open to every user
-/// of the machine: a link, or a folder that others could change, would have this process, as root,
-/// pin or remove things where they want it.
+/// Makes the folder unless it is there, and opens it.
 fn own_folder(path: &Path) -> Result<File> {
-    let shown = path.display();
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            return Err(error)
-                .with_context(|| privileges::advice(&format!("make the folder {shown}")));
+            let what = format!("make the folder {}", path.display());
+            return Err(error).with_context(|| privileges::advice(&what));
         }
         _ => {}
     }
+    open_own(path)
+}
+
+/// Opens the folder. The BPF file system may be open to every user of the machine: a link, or a
+/// folder that others could change, would have this process, as root, pin or remove things where they
+/// want it.
+fn open_own(path: &Path) -> Result<File> {
+    let shown = path.display();
     let folder = OpenOptions::new()
         .read(true)
         .custom_flags((OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits())
@@ -225,10 +338,71 @@ fn own_folder(path: &Path) -> Result<File> {
     Ok(folder)
 }
 
-/// Inode number of this process's network namespace, which is its name within a boot.
-fn network_namespace() -> Result<u64> {
+fn cannot_read(folder: &Path) -> String {
+    format!("cannot read the folder {}", folder.display())
+}
+
+/// Layouts of other versions that have maps in a network namespace's folder.
+fn other_layouts(folder: &Path) -> io::Result<Vec<u32>> {
+    let mut layouts = numbers(folder, LAYOUT)?;
+    layouts.retain(|&layout| layout != maps::LAYOUT);
+    Ok(layouts)
+}
+
+/// The numbers in the names that have nothing else behind this prefix, from the lowest.
+fn numbers(folder: &Path, prefix: &str) -> io::Result<Vec<u32>> {
+    let names = names(folder, prefix)?;
+    let mut numbers: Vec<_> = names
+        .iter()
+        .filter_map(|name| name.strip_prefix(prefix)?.parse().ok())
+        .collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// The names in a folder that begin with this prefix.
+fn names(folder: &Path, prefix: &str) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().into_string().ok();
+        names.extend(name.filter(|name| name.starts_with(prefix)));
+    }
+    Ok(names)
+}
+
+/// The folder of the shared maps.
+fn maps_in(folder: &Path) -> PathBuf {
+    folder.join(format!("{LAYOUT}{}", maps::LAYOUT))
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+fn is_mounted() -> bool {
+    statfs(BPF_FILE_SYSTEM).is_ok_and(|status| status.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// The folder of this process's network namespace, by its inode number, which is its name within a
+/// boot.
+fn namespace_folder() -> Result<PathBuf> {
     const NAMESPACE: &str = "/proc/self/ns/net";
-    Ok(fs::metadata(NAMESPACE)
+    let inode = fs::metadata(NAMESPACE)
         .with_context(|| format!("cannot read {NAMESPACE}"))?
-        .ino())
+        .ino();
+    Ok(Path::new(ROOT).join(format!("netns-{inode}")))
+}
+
+/// The same, where there is a BPF file system for it.
+fn mounted_namespace_folder() -> Result<PathBuf> {
+    if !is_mounted() {
+        bail!(
+            "no BPF file system is mounted at {BPF_FILE_SYSTEM}, where the maps are to be pinned: \
+             `mount -t bpf -o mode=700 bpf {BPF_FILE_SYSTEM}` (`ip netns exec` hides it; `nsenter \
+             --net=/run/netns/NAME` does not)"
+        );
+    }
+    namespace_folder()
 }

@@ -4,28 +4,28 @@ use std::{
     collections::BTreeSet,
     net::{SocketAddr, TcpListener},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use xdp_dedup_common::{
     digest::DigestKey,
-    interface::InterfaceNote,
     policy::{IdentityBy, Window},
 };
 
 use crate::{
-    attachment::{AttachOptions, Attachment},
+    attachment::Attachment,
     flags::{Metrics, RunArgs},
     interfaces::{self, Interface},
     metrics::{InterfaceStatus, Snapshot},
-    pins::PinFolder,
+    pins::{self, PinFolder},
     policy::Rules,
     server,
     settings::Settings,
+    takeover::{self, Legacy},
 };
 
 /// How soon it is noticed that the filter is no longer attached.
@@ -39,12 +39,12 @@ struct Filter {
     reading: tokio::sync::Mutex<()>,
 }
 
-/// Attaches, serves, and detaches at SIGINT or SIGTERM.
+/// Attaches or takes over, serves, and at SIGINT or SIGTERM detaches, unless the filter is to go on.
 ///
 /// # Errors
 ///
-/// One line that says what was tried, why it failed and what to do; nothing is then left attached
-/// or pinned.
+/// One line that says what was tried, why it failed and what to do. What an earlier `run` left goes
+/// on; nothing else is then left attached or pinned.
 pub fn run(args: RunArgs) -> Result<()> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -63,19 +63,32 @@ pub fn run(args: RunArgs) -> Result<()> {
     result
 }
 
-async fn serve(args: &RunArgs, settings: Settings, key: DigestKey) -> Result<()> {
+async fn serve(args: &RunArgs, mut settings: Settings, mut key: DigestKey) -> Result<()> {
     // Before anything is attached, so that no signal ends the process half way.
     let mut signals = Signals::new()?;
-    let all = interfaces::all().await?;
     let names = settings.interfaces.iter().map(|(name, _)| name.as_str());
-    let chosen = interfaces::choose(names, &all)?;
+    let names: Vec<_> = names.collect();
+    // Without any privileges.
+    interfaces::choose(names.iter().copied(), &interfaces::all().await?)?;
     // Before the port, which another `run` would have too. Goes last: the maps are in use till then.
-    let pins = PinFolder::create()?;
+    let pins = PinFolder::lock()?;
+    // Once more, since another `run` may have left meanwhile.
+    let all = interfaces::all().await?;
+    let chosen = interfaces::choose(names, &all)?;
+    let legacy = Legacy::find(&pins, settings.capacity, &all)?;
+    if let Some(inherited) = legacy.digest_key()? {
+        key = inherited;
+        settings.rules.policy = settings.rules.policy.with_digest_key(key);
+    }
     let listener = match settings.metrics {
         Metrics::Off => None,
         Metrics::At(address) => Some(listen(address)?),
     };
-    let filter = Arc::new(attach(&chosen, &settings, &pins)?);
+    let filter = Arc::new(Filter {
+        attachments: takeover::take_over(&chosen, &settings, &pins, legacy).await?,
+        capacity: settings.capacity,
+        reading: tokio::sync::Mutex::default(),
+    });
     warn_of(&settings);
     if let Some(listener) = listener {
         tokio::spawn(server::serve(listener, Arc::clone(&filter)));
@@ -93,7 +106,7 @@ async fn serve(args: &RunArgs, settings: Settings, key: DigestKey) -> Result<()>
                     service_manager(&[NotifyState::Ready]);
                 }
                 Asked::Leave(name) => {
-                    info!("{name}: detaching");
+                    info!("{name}: leaving");
                     break;
                 }
             },
@@ -101,51 +114,44 @@ async fn serve(args: &RunArgs, settings: Settings, key: DigestKey) -> Result<()>
         }
     }
     service_manager(&[NotifyState::Stopping]);
-    detach(&filter).await
+    if settings.persist {
+        stay(&filter, &pins).await
+    } else {
+        detach(&filter).await
+    }
 }
 
-/// Attaches to all interfaces or, where one refuses, to none.
-fn attach(chosen: &[Interface], settings: &Settings, pins: &PinFolder) -> Result<Filter> {
-    let options = AttachOptions {
-        capacity: settings.capacity,
-        rules: &settings.rules,
-        relay_counters: settings.relay_counters,
-        pins: pins.path(),
-    };
-    let mut attachments = Vec::new();
-    let modes = settings.interfaces.iter().map(|(_, mode)| *mode);
-    for (slot, (interface, mode)) in (0..).zip(chosen.iter().zip(modes)) {
-        let attachment = Attachment::attach(interface, mode, slot, &options)?;
-        let note = attachment.note(SystemTime::now());
-        attachment.kernel.maps.note_interface(slot, note)?;
-        info!(
-            interface = interface.name,
-            %mode,
-            program = attachment.program_id,
-            "attached"
-        );
-        attachments.push(attachment);
+/// Leaves the filter where it is.
+async fn stay(filter: &Filter, pins: &PinFolder) -> Result<()> {
+    let all = interfaces::all().await?;
+    let (there, gone): (Vec<_>, Vec<_>) = filter
+        .attachments
+        .iter()
+        .partition(|attachment| attachment.is_attached(&all));
+    for attachment in gone {
+        let Interface { name, index, .. } = &attachment.interface;
+        info!(interface = name, "gone before");
+        pins::remove(&pins.link(*index))?;
     }
-    Ok(Filter {
-        attachments,
-        capacity: settings.capacity,
-        reading: tokio::sync::Mutex::default(),
-    })
+    for attachment in &there {
+        info!(interface = attachment.interface.name, "the filter stays");
+    }
+    if !there.is_empty() {
+        info!("the next `xdp-dedup run` takes over; `xdp-dedup detach --all` detaches");
+    }
+    Ok(())
 }
 
 /// Detaches from all interfaces and asks the kernel whether that is so.
 async fn detach(filter: &Filter) -> Result<()> {
-    for (slot, attachment) in (0..).zip(&filter.attachments) {
+    for attachment in &filter.attachments {
         attachment.detach()?;
-        let none = InterfaceNote::default();
-        attachment.kernel.maps.note_interface(slot, none)?;
     }
     let all = interfaces::all().await?;
     for attachment in &filter.attachments {
         let Interface { name, index, .. } = &attachment.interface;
-        if attachment.is_attached(&all) {
-            bail!("the program is still on {name}; it goes when this process ends");
-        } else if all.contains_key(index) {
+        if all.contains_key(index) {
+            takeover::wait_until_off(&attachment.interface, attachment.program_id).await?;
             info!(interface = name, "detached");
         } else {
             info!(interface = name, "gone before");
@@ -195,12 +201,9 @@ fn reload(
             return running;
         }
     };
-    if (Settings {
-        rules: started.rules.clone(),
-        ..settings.clone()
-    }) != *started
-    {
-        warn!("interface, mode, capacity, relay-counters and metrics change with a restart only");
+    let fixed = started.fixed_differences(&settings);
+    if !fixed.is_empty() {
+        warn!("these change with a restart only: {}", fixed.join(", "));
     }
     // One map serves all attachments.
     let updated = match filter.attachments.first() {
@@ -255,14 +258,14 @@ impl server::Source for Filter {
         // Reading a large table takes milliseconds: not on the thread that waits for signals.
         tokio::task::spawn_blocking(move || {
             let mut interfaces = Vec::new();
-            for (slot, attachment) in (0..).zip(&filter.attachments) {
+            for attachment in &filter.attachments {
                 interfaces.push(InterfaceStatus {
                     name: attachment.interface.name.clone(),
                     mode: attachment.mode,
                     attached: attachment.is_attached(&all),
                     program_id: attachment.program_id,
                     program_tag: attachment.program_tag,
-                    counters: attachment.kernel.maps.counters(slot)?,
+                    counters: attachment.kernel.maps.counters(attachment.slot)?,
                 });
             }
             let capacity = filter.capacity;

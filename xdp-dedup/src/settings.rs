@@ -1,6 +1,7 @@
 //! What flags, configuration file and defaults come to.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
 };
@@ -31,6 +32,8 @@ pub struct Settings {
     pub capacity: u32,
     /// Whether messages are counted by relay.
     pub relay_counters: bool,
+    /// Whether the filter goes on when the process ends.
+    pub persist: bool,
     /// Where the metrics are served.
     pub metrics: Metrics,
 }
@@ -56,6 +59,7 @@ impl Settings {
             rules: flags.policy.rules(key)?,
             capacity: flags.capacity.unwrap_or(DEFAULT_CAPACITY),
             relay_counters: flags.relay_counters.unwrap_or(true),
+            persist: flags.persist.unwrap_or(false),
             metrics: flags.metrics.unwrap_or(Metrics::At(DEFAULT_METRICS)),
         })
     }
@@ -108,6 +112,38 @@ fn modes(interfaces: &[String], said: &[ModeOf]) -> Result<Vec<Mode>> {
             .map_or(Mode::default(), |said| said.mode)
     };
     Ok(interfaces.iter().map(mode).collect())
+}
+
+impl Settings {
+    /// The flags whose values differ from those of `other` and that only a restart changes; all but
+    /// those of the rules.
+    pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
+        let names = |settings: &Self| -> BTreeSet<String> {
+            settings
+                .interfaces
+                .iter()
+                .map(|(name, _)| name.clone())
+                .collect()
+        };
+        let mode_differs = |(name, mode): &(String, Mode)| {
+            let in_other = other.interfaces.iter().find(|(other, _)| other == name);
+            in_other.is_some_and(|(_, other)| other != mode)
+        };
+        [
+            ("--interface", names(self) != names(other)),
+            ("--mode", self.interfaces.iter().any(mode_differs)),
+            ("--capacity", self.capacity != other.capacity),
+            (
+                "--relay-counters",
+                self.relay_counters != other.relay_counters,
+            ),
+            ("--metrics", self.metrics != other.metrics),
+            ("--persist", self.persist != other.persist),
+        ]
+        .into_iter()
+        .filter_map(|(flag, differs)| differs.then_some(flag))
+        .collect()
+    }
 }
 
 /// A command line that asks for something impossible, as the exit code tells.

@@ -1,0 +1,596 @@
+//! What the next `run` takes over, what it does not, and what it says.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+use testbed::binary::binary;
+use testbed::daemon::Daemon;
+use testbed::namespace::Namespace;
+use testbed::veth::{End, XdpMode, join};
+use xdp_dedup::maps::{NAMES, SharedMaps};
+use xdp_dedup_common::interface::InterfaceNote;
+
+use crate::Test;
+use crate::bed::{Bed, counted, program, wait_for_counts, wait_for_log};
+use crate::stream::Stream;
+
+pub const TESTS: &[(&str, Test)] = &[
+    (
+        "--persist leaves the filter at the end, and says so and how to remove it",
+        leaves_the_filter,
+    ),
+    (
+        "the next run has the memory, the counters and the start of the one before",
+        memory,
+    ),
+    (
+        "without --persist the next run takes over all the same, and takes the filter with it",
+        without_persist,
+    ),
+    (
+        "persist = true in the file does as the flag does",
+        key_in_the_file,
+    ),
+    (
+        "killed without --persist, it leaves its memory to the next run",
+        killed_without_persist,
+    ),
+    (
+        "another --capacity begins a fresh table, says so, and loses no first copy",
+        another_capacity,
+    ),
+    (
+        "maps of another layout are not touched, said in the log, and go when all is done",
+        another_layout,
+    ),
+    (
+        "a pin that is missing, or a map of another kind, begins a fresh table",
+        unusable_maps,
+    ),
+    (
+        "an interface that is added gets counters of its own, whatever the order",
+        an_interface_more,
+    ),
+    (
+        "an interface that is no longer asked for is detached, said in the log",
+        an_interface_less,
+    ),
+    (
+        "another mode takes detaching, said in the log, and forgets nothing",
+        another_mode,
+    ),
+    (
+        "a mode that the driver refuses leaves the one before at work",
+        a_mode_that_fails,
+    ),
+    (
+        "a pin whose interface is gone is removed, also where another one has its index",
+        interface_gone,
+    ),
+    ("a renamed interface is the same interface", renamed),
+    (
+        "a foreign program is refused, and what was there goes on",
+        foreign_program,
+    ),
+    (
+        "where the program cannot be loaded, the one before goes on under its policy",
+        cannot_load,
+    ),
+    (
+        "a second run is refused, and the first one goes on",
+        second_run,
+    ),
+    ("each network namespace has pins of its own", two_namespaces),
+];
+
+const PERSIST: &[&str] = &["--persist"];
+
+fn leaves_the_filter() -> Result<()> {
+    let bed = Bed::new()?;
+    let daemon = bed.run(PERSIST)?;
+    let mut expected = vec!["".to_owned(), "layout-1".to_owned()];
+    expected.extend(NAMES.map(|name| format!("layout-1/{name}")));
+    expected.push(format!("link-{}", bed.ends[0].index()?));
+    expected.sort();
+    let pinned = || -> Result<Vec<String>> {
+        let list = bed.pins.list(&bed.server)?;
+        let below = |line: &str| {
+            let (_, rest) = line
+                .strip_prefix("xdp-dedup/netns-")?
+                .split_once('/')
+                .unzip();
+            Some(rest.unwrap_or_default().to_owned())
+        };
+        Ok(list.lines().filter_map(below).collect())
+    };
+    ensure!(pinned()? == expected, "{:?}", pinned()?);
+    let log = stop_and_log(daemon, Signal::SIGTERM)?;
+    ensure!(log.contains("the filter stays"), "{log}");
+    ensure!(log.contains("`xdp-dedup detach --all` detaches"), "{log}");
+    ensure!(pinned()? == expected, "{:?}", pinned()?);
+    bed.expect_xdp(&[Some(XdpMode::Native)])?;
+    ensure!(bed.detach_all()? == "server0: detached\n");
+    Ok(())
+}
+
+fn memory() -> Result<()> {
+    let bed = Bed::new()?;
+    let daemon = bed.run(PERSIST)?;
+    bed.send_copy(1, 0)?;
+    bed.send_copy(2, 0)?;
+    wait_for_counts(&daemon, "pass first 2")?;
+    let before = notes(&daemon)?;
+    ensure!(before.len() == 1 && before[0].1.index == bed.ends[0].index()?);
+    let (id, tag) = program(&daemon)?;
+    ensure!(before[0].1.program_id.to_string() == id, "{before:?}");
+    ensure!(
+        format!("{:016x}", before[0].1.program_tag) == tag,
+        "{before:?}"
+    );
+    daemon.stop(Signal::SIGKILL)?;
+
+    // While nobody is there, the filter counts on.
+    bed.send_copy(1, 1)?;
+    let daemon = bed.run(PERSIST)?;
+    wait_for_counts(&daemon, "drop duplicate 1, pass first 2")?;
+    bed.send_copy(2, 1)?;
+    wait_for_counts(&daemon, "drop duplicate 2, pass first 2")?;
+    let after = notes(&daemon)?;
+    let expected = InterfaceNote {
+        program_id: program(&daemon)?.0.parse()?,
+        ..before[0].1
+    };
+    ensure!(
+        after == [(before[0].0, expected)],
+        "{before:?}, then {after:?}"
+    );
+    ensure!(after != before, "the same program");
+    Ok(())
+}
+
+fn without_persist() -> Result<()> {
+    let bed = Bed::new()?;
+    let first = bed.run(PERSIST)?;
+    bed.send_copy(1, 0)?;
+    wait_for_counts(&first, "pass first 1")?;
+    first.stop(Signal::SIGTERM)?;
+    for end in [Signal::SIGKILL, Signal::SIGTERM] {
+        let daemon = bed.run(&[])?;
+        bed.send_copy(1, 1)?;
+        if end == Signal::SIGKILL {
+            wait_for_log(&daemon, "taken over", 1)?;
+            wait_for_counts(&daemon, "drop duplicate 1, pass first 1")?;
+        }
+        ensure!(bed.links()?.is_empty(), "{:?}", bed.links()?);
+        daemon.stop(end)?;
+        bed.expect_xdp(&[None])?;
+    }
+    bed.expect_nothing()
+}
+
+fn key_in_the_file() -> Result<()> {
+    let bed = Bed::new()?;
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(&file, "persist = true\n")?;
+    let path = file.path().to_string_lossy().into_owned();
+    let daemon = bed.run(&["--config", &path])?;
+    ensure!(bed.links()?.len() == 1);
+    daemon.stop(Signal::SIGTERM)?;
+    ensure!(bed.links()?.len() == 1);
+    // The command line wins.
+    let daemon = bed.run(&["--config", &path, "--persist=false"])?;
+    ensure!(bed.links()?.is_empty());
+    daemon.stop(Signal::SIGTERM)?;
+    bed.expect_nothing()
+}
+
+fn killed_without_persist() -> Result<()> {
+    let bed = Bed::new()?;
+    let daemon = bed.run(&[])?;
+    bed.send_copy(1, 0)?;
+    wait_for_counts(&daemon, "pass first 1")?;
+    daemon.stop(Signal::SIGKILL)?;
+    bed.expect_xdp(&[None])?;
+    let daemon = bed.run(&[])?;
+    wait_for_log(&daemon, " attached", 1)?;
+    bed.send_copy(1, 1)?;
+    wait_for_counts(&daemon, "drop duplicate 1, pass first 1")?;
+    daemon.stop(Signal::SIGKILL)?;
+    ensure!(bed.detach_all()? == "nothing is attached\n");
+    Ok(())
+}
+
+fn another_capacity() -> Result<()> {
+    let mut bed = Bed::new()?;
+    let daemon = bed.run(PERSIST)?;
+    let stream = Stream::start(bed.senders.remove(0), &bed.ends[0])?;
+    daemon.stop(Signal::SIGTERM)?;
+    let daemon = bed.run(&["--persist", "--capacity", "4096"])?;
+    wait_for_log(
+        &daemon,
+        "the table and the counters start anew: --capacity is 4096, and was 65536",
+        1,
+    )?;
+    wait_for_log(&daemon, "taken over, without a gap", 1)?;
+    let capacity = daemon.metrics()?.value("xdp_dedup_table_capacity", &[]);
+    ensure!(capacity == Some(4096.0), "{capacity:?}");
+    stream.wait_for(100)?;
+    let outcome = stream.finish()?;
+    ensure!(outcome.lost.is_empty(), "lost: {:?}", outcome.lost);
+    // The pair between whose copies the tables changed.
+    ensure!(outcome.doubled.len() <= 1, "doubled: {:?}", outcome.doubled);
+    // The one after this has the new table.
+    let counts = counted(&daemon.metrics()?);
+    daemon.stop(Signal::SIGTERM)?;
+    let daemon = bed.run(&["--persist", "--capacity", "4096"])?;
+    wait_for_log(&daemon, "taken over", 1)?;
+    ensure!(!daemon.log().contains("anew"), "{}", daemon.log());
+    ensure!(counted(&daemon.metrics()?) == counts);
+    Ok(())
+}
+
+fn another_layout() -> Result<()> {
+    let bed = Bed::new()?;
+    bed.run(PERSIST)?.stop(Signal::SIGTERM)?;
+    in_the_folder(&bed, "mv layout-1 layout-0; mkdir layout-0-new")?;
+    // What fails leaves the other version's pins.
+    let refused = bed.xdp_dedup(&["run", "-i", "server0", "--metrics", "192.0.2.1:1"])?;
+    ensure!(refused.code == Some(1), "{refused:?}");
+    ensure!(bed.pins.list(&bed.server)?.contains("layout-0/TABLE"));
+    let daemon = bed.run(PERSIST)?;
+    wait_for_log(
+        &daemon,
+        "the table and the counters start anew: its layout is 1, and was 0",
+        1,
+    )?;
+    wait_for_log(&daemon, "taken over, without a gap", 1)?;
+    let list = bed.pins.list(&bed.server)?;
+    ensure!(!list.contains("layout-0"), "{list}");
+    bed.send_pair(1)?;
+    wait_for_counts(&daemon, "drop duplicate 1, pass first 1")?;
+    daemon.stop(Signal::SIGTERM)?;
+    // And a filter of another version goes, too.
+    in_the_folder(&bed, "mv layout-1 layout-7")?;
+    ensure!(bed.detach_all()? == "server0: detached\n");
+    Ok(())
+}
+
+fn unusable_maps() -> Result<()> {
+    let bed = Bed::new()?;
+    for (damage, reason) in [
+        ("rm layout-1/RELAYS", "layout-1/RELAYS is missing"),
+        (
+            "mv layout-1/POLICY layout-1/TABLE",
+            "layout-1/TABLE is of another kind (Array, ",
+        ),
+        (
+            // What was begun, and not finished.
+            "mkdir layout-1-new layout-1-old; mv layout-1/TABLE layout-1-new; rm layout-1/TRUSTED",
+            "layout-1/TABLE is missing",
+        ),
+    ] {
+        bed.run(PERSIST)?.stop(Signal::SIGTERM)?;
+        in_the_folder(&bed, damage)?;
+        let daemon = bed.run(PERSIST)?;
+        for text in ["start anew: the map ", reason, "taken over, without a gap"] {
+            wait_for_log(&daemon, text, 1).context(damage)?;
+        }
+        bed.send_pair(1)?;
+        wait_for_counts(&daemon, "drop duplicate 1, pass first 1")?;
+        let list = bed.pins.list(&bed.server)?;
+        let names = list.lines().filter(|line| line.contains("layout")).count();
+        ensure!(names == 1 + NAMES.len(), "{damage}: {list}");
+        daemon.stop(Signal::SIGTERM)?;
+        bed.detach_all()?;
+    }
+    Ok(())
+}
+
+fn an_interface_more() -> Result<()> {
+    let bed = Bed::with_cables(2)?;
+    let daemon = bed.run(PERSIST)?;
+    bed.send_pair(1)?;
+    wait_for_counts(&daemon, "drop duplicate 1, pass first 1")?;
+    daemon.stop(Signal::SIGTERM)?;
+    let both = ["--persist", "-i", "server1", "-i", "server0"];
+    let daemon = bed.run(&both)?;
+    wait_for_counts(&daemon, "drop duplicate 1, pass first 1")?;
+    ensure!(daemon.metrics()?.packets("server1").is_empty());
+    // One table: a copy is one, whichever interface it comes in by.
+    bed.send_copy(2, 0)?;
+    wait_for_counts(&daemon, "drop duplicate 1, pass first 2")?;
+    bed.senders[1].send(&crate::bed::copies(2)[1])?;
+    let dropped = || -> Result<bool> {
+        let packets = daemon.metrics()?.packets("server1");
+        Ok(packets
+            .into_iter()
+            .eq([(("drop".to_owned(), "duplicate".to_owned()), 1)]))
+    };
+    while !dropped()? {
+        ensure!(daemon.log().lines().count() < 1000);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let slots: Vec<_> = notes(&daemon)?
+        .into_iter()
+        .map(|(slot, note)| (slot, note.index))
+        .collect();
+    ensure!(
+        slots == [(0, bed.ends[0].index()?), (1, bed.ends[1].index()?)],
+        "{slots:?}"
+    );
+    ensure!(bed.links()?.len() == 2);
+    Ok(())
+}
+
+fn an_interface_less() -> Result<()> {
+    let bed = Bed::with_cables(2)?;
+    let both = ["--persist", "-i", "server0", "-i", "server1"];
+    let daemon = bed.run(&both)?;
+    bed.send_pair(1)?;
+    wait_for_counts(&daemon, "drop duplicate 1, pass first 1")?;
+    daemon.stop(Signal::SIGTERM)?;
+    let daemon = bed.run(&["--persist", "-i", "server1"])?;
+    wait_for_log(&daemon, "detached: an earlier run left the filter there", 1)?;
+    wait_for_log(&daemon, "server0", 1)?;
+    bed.expect_xdp(&[None, Some(XdpMode::Native)])?;
+    ensure!(bed.links()? == [format!("link-{}", bed.ends[1].index()?)]);
+    let slots: Vec<_> = notes(&daemon)?.into_iter().map(|(slot, _)| slot).collect();
+    ensure!(slots == [1], "{slots:?}");
+    daemon.stop(Signal::SIGTERM)?;
+    // Its counters begin anew when it comes back; the table knows the message.
+    let daemon = bed.run(&both)?;
+    ensure!(counted(&daemon.metrics()?).is_empty());
+    bed.send_copy(1, 1)?;
+    wait_for_counts(&daemon, "drop duplicate 1")
+}
+
+fn another_mode() -> Result<()> {
+    let bed = Bed::new()?;
+    let daemon = bed.run(PERSIST)?;
+    bed.send_copy(1, 0)?;
+    wait_for_counts(&daemon, "pass first 1")?;
+    daemon.stop(Signal::SIGTERM)?;
+    for (mode, attached) in [("generic", XdpMode::Generic), ("native", XdpMode::Native)] {
+        let daemon = bed.run(&["--persist", "--mode", mode])?;
+        wait_for_log(&daemon, "the filter is off for a moment", 1)?;
+        bed.expect_xdp(&[Some(attached)])?;
+        ensure!(bed.links()?.len() == 1);
+        bed.send_copy(1, 1)?;
+        let expected = match attached {
+            XdpMode::Generic => "drop duplicate 1, pass first 1",
+            XdpMode::Native => "drop duplicate 2, pass first 1",
+        };
+        wait_for_counts(&daemon, expected)?;
+        daemon.stop(Signal::SIGKILL)?;
+    }
+    bed.expect_xdp(&[Some(XdpMode::Native)])
+}
+
+fn a_mode_that_fails() -> Result<()> {
+    let bed = Bed::new()?;
+    bed.server.ip("link add bridge0 type bridge")?;
+    let bridge = End::new(&bed.server, "bridge0", [0; 6]);
+    let generic = ["--persist", "-i", "bridge0", "--mode", "generic"];
+    bed.run(&generic)?.stop(Signal::SIGTERM)?;
+    for arguments in [
+        &["run", "-i", "bridge0"][..],
+        // The one that can be attached to is not.
+        &["run", "--persist", "-i", "server0", "-i", "bridge0"],
+    ] {
+        let ended = bed.xdp_dedup(arguments)?;
+        ensure!(ended.code == Some(1), "{ended:?}");
+        ensure!(ended.stderr.contains("`--mode generic`"), "{ended:?}");
+        ensure!(ended.stderr.contains("attached again"), "{ended:?}");
+        ensure!(bridge.xdp()? == Some(XdpMode::Generic), "{ended:?}");
+        bed.expect_xdp(&[None])?;
+        ensure!(bed.links()? == [format!("link-{}", bridge.index()?)]);
+    }
+    let daemon = bed.run(&generic)?;
+    wait_for_log(&daemon, "taken over", 1)?;
+    Ok(())
+}
+
+fn interface_gone() -> Result<()> {
+    let bed = Bed::new()?;
+    bed.run(PERSIST)?.stop(Signal::SIGTERM)?;
+    let index = bed.ends[0].index()?;
+    bed.server.ip("link del server0")?;
+    ensure!(bed.links()?.len() == 1);
+    for (number, again) in [index + 100, index].into_iter().enumerate() {
+        bed.server.ip(&format!(
+            "link add server0 index {again} type veth peer name other0"
+        ))?;
+        let daemon = bed.run(PERSIST)?;
+        if number == 0 {
+            let text = format!("interface {index} is gone: its pin is removed");
+            wait_for_log(&daemon, &text, 1)?;
+        }
+        wait_for_log(&daemon, " attached", 1)?;
+        ensure!(
+            bed.links()? == [format!("link-{again}")],
+            "{:?}",
+            bed.links()?
+        );
+        ensure!(notes(&daemon)?.len() == 1);
+        daemon.stop(Signal::SIGKILL)?;
+        bed.server.ip("link del server0")?;
+        // The index, of another interface.
+        if number == 0 {
+            bed.server
+                .ip(&format!("link add other1 index {again} type bridge"))?;
+        }
+    }
+    let nothing_pinned = || -> Result<()> {
+        let left = bed.pins.list(&bed.server)?;
+        ensure!(left.is_empty(), "left: {left}");
+        Ok(())
+    };
+    let ended = bed.xdp_dedup(&["detach", "--all"])?;
+    ensure!(
+        ended.stdout == format!("interface {index}: gone before\n"),
+        "{ended:?}"
+    );
+    nothing_pinned()?;
+    // While it runs, and leaves.
+    bed.server
+        .ip("link add server0 type veth peer name other0")?;
+    let daemon = bed.run(PERSIST)?;
+    bed.server.ip("link del server0")?;
+    let log = stop_and_log(daemon, Signal::SIGTERM)?;
+    ensure!(log.contains("gone before"), "{log}");
+    nothing_pinned()
+}
+
+fn renamed() -> Result<()> {
+    let bed = Bed::new()?;
+    let daemon = bed.run(PERSIST)?;
+    bed.send_copy(1, 0)?;
+    wait_for_counts(&daemon, "pass first 1")?;
+    daemon.stop(Signal::SIGTERM)?;
+    bed.server.ip("link set server0 down")?;
+    bed.server.ip("link set server0 name dhcp0 up")?;
+    let daemon = bed.run(&["--persist", "-i", "dhcp0"])?;
+    wait_for_log(&daemon, "taken over", 1)?;
+    let packets = daemon.metrics()?.packets("dhcp0");
+    ensure!(packets.len() == 1, "{packets:?}");
+    Ok(())
+}
+
+fn foreign_program() -> Result<()> {
+    let bed = Bed::with_cables(2)?;
+    let daemon = bed.run(PERSIST)?;
+    let before = program(&daemon)?;
+    daemon.stop(Signal::SIGTERM)?;
+    // Another one, whose pins nobody here sees.
+    let foreign = Daemon::start(&binary()?, &bed.server, &["-i", "server1"])?;
+    let both = ["run", "-i", "server0", "-i", "server1", "--metrics", "off"];
+    let ended = bed.xdp_dedup(&both)?;
+    ensure!(ended.code == Some(1), "{ended:?}");
+    ensure!(
+        ended.stderr.contains("server1 already has an XDP program"),
+        "{ended:?}"
+    );
+    drop(foreign);
+    let shown = bed.server.ip("link show dev server0")?;
+    ensure!(
+        shown.contains(&format!("prog/xdp id {} ", before.0)),
+        "{shown}"
+    );
+    let daemon = bed.run(PERSIST)?;
+    wait_for_log(&daemon, "taken over", 1)?;
+    Ok(())
+}
+
+fn cannot_load() -> Result<()> {
+    let bed = Bed::new()?;
+    let daemon = bed.run(PERSIST)?;
+    let before = program(&daemon)?;
+    daemon.stop(Signal::SIGTERM)?;
+    for (capabilities, arguments) in [
+        // Enough for the maps, but not for the program.
+        ("-all,+bpf,+perfmon", &["--observe"][..]),
+        // For nothing.
+        ("-all", &[]),
+        // Fresh maps, and then no program for them.
+        ("-all,+bpf,+perfmon", &["--capacity", "4096"]),
+    ] {
+        let output = bed
+            .command(Path::new("setpriv"))
+            .args([
+                &format!("--bounding-set={capabilities}"),
+                &format!("--inh-caps={capabilities}"),
+            ])
+            .arg(binary()?)
+            .args(["run", "-i", "server0", "--persist"])
+            .args(arguments)
+            .output()?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(1), "{stderr}");
+        ensure!(stderr.contains("this process lacks "), "{stderr}");
+        let shown = bed.server.ip("link show dev server0")?;
+        ensure!(
+            shown.contains(&format!("prog/xdp id {} ", before.0)),
+            "{shown}"
+        );
+        let list = bed.pins.list(&bed.server)?;
+        ensure!(list.lines().count() == 4 + NAMES.len(), "{list}");
+        bed.send_pair(1)?;
+    }
+    let daemon = bed.run(PERSIST)?;
+    wait_for_counts(&daemon, "drop duplicate 5, pass first 1")
+}
+
+fn second_run() -> Result<()> {
+    let bed = Bed::with_cables(2)?;
+    let daemon = bed.run(PERSIST)?;
+    for interface in ["server0", "server1"] {
+        let ended = bed.xdp_dedup(&["run", "-i", interface, "--metrics", "off"])?;
+        ensure!(ended.code == Some(1), "{ended:?}");
+        ensure!(
+            ended.stderr.contains("another `xdp-dedup run` is at work"),
+            "{ended:?}"
+        );
+    }
+    bed.expect_xdp(&[Some(XdpMode::Native), None])?;
+    bed.send_pair(1)?;
+    wait_for_counts(&daemon, "drop duplicate 1, pass first 1")
+}
+
+fn two_namespaces() -> Result<()> {
+    let bed = Bed::new()?;
+    let other = Namespace::new("other")?;
+    let end = End::new(&other, "server0", [2, 0, 0, 0, 1, 1]);
+    join(&end, &End::new(&other, "relay0", [2, 0, 0, 0, 1, 2]))?;
+    let arguments = ["-i", "server0", "--persist"];
+    // At the same time.
+    let first = bed.run(PERSIST)?;
+    let second = Daemon::start_on(&bed.pins, &binary()?, &other, &arguments)?;
+    bed.send_copy(1, 0)?;
+    wait_for_counts(&first, "pass first 1")?;
+    ensure!(counted(&second.metrics()?).is_empty());
+    first.stop(Signal::SIGTERM)?;
+    second.stop(Signal::SIGTERM)?;
+    let ended = bed.xdp_dedup(&["detach", "--all"])?;
+    ensure!(ended.stdout == "server0: detached\n", "{ended:?}");
+    bed.expect_xdp(&[None])?;
+    ensure!(end.xdp()? == Some(XdpMode::Native));
+    let second = Daemon::start_on(&bed.pins, &binary()?, &other, &arguments)?;
+    wait_for_log(&second, "taken over", 1)?;
+    Ok(())
+}
+
+/// The notes in the map of interfaces, by slot.
+fn notes(daemon: &Daemon) -> Result<Vec<(u32, InterfaceNote)>> {
+    SharedMaps::open(&maps_of(daemon)?)?.interfaces()
+}
+
+/// The folder of the maps, reached through the daemon's mounts.
+fn maps_of(daemon: &Daemon) -> Result<PathBuf> {
+    let root = PathBuf::from(format!("/proc/{}/root/sys/fs/bpf/xdp-dedup", daemon.pid()));
+    let mut folders = fs::read_dir(root)?;
+    let folder = folders.next().context("no folder")??;
+    Ok(folder.path().join("layout-1"))
+}
+
+/// Runs a line of shell in the folder of the server's network namespace.
+fn in_the_folder(bed: &Bed, line: &str) -> Result<()> {
+    let output = bed
+        .command(Path::new("sh"))
+        .args([
+            "-c",
+            &format!("set -e; cd /sys/fs/bpf/xdp-dedup/netns-*; {line}"),
+        ])
+        .output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{line}: {stderr}");
+    Ok(())
+}
+
+/// Stops a daemon that must end well, and hands back its whole log.
+fn stop_and_log(daemon: Daemon, signal: Signal) -> Result<String> {
+    let (status, log) = daemon.stop_and_log(signal)?;
+    ensure!(status.success(), "{status}: {log}");
+    Ok(log)
+}

@@ -1,0 +1,132 @@
+//! A process that is killed just before its n-th change of state: of what is pinned, attached or in a
+//! shared map.
+
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use nix::libc;
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+/// Commands of bpf(2) that change something that outlives the process (linux/bpf.h).
+const CHANGING: [u64; 5] = [
+    2,  // BPF_MAP_UPDATE_ELEM
+    3,  // BPF_MAP_DELETE_ELEM
+    6,  // BPF_OBJ_PIN
+    28, // BPF_LINK_CREATE
+    29, // BPF_LINK_UPDATE
+];
+
+/// System calls that change folders.
+const FOLDERS: &[libc::c_long] = &[
+    libc::SYS_mkdirat,
+    libc::SYS_unlinkat,
+    libc::SYS_renameat2,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_mkdir,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rmdir,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_unlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rename,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_renameat,
+];
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Killed before its n-th change.
+    Killed,
+    /// By itself, with this exit code, having made fewer changes.
+    Exited(i32),
+}
+
+/// Runs the command until its `n`-th change, from 1, or to its end. When it tells its service manager
+/// that it is ready, it gets a SIGTERM.
+pub fn run_until(n: usize, command: &mut Command) -> Result<End> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("notify");
+    let ready = UnixDatagram::bind(&path)?;
+    ready.set_read_timeout(Some(Duration::from_secs(60)))?;
+    command
+        .env("NOTIFY_SOCKET", &path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    // SAFETY: between fork and exec this makes one system call.
+    unsafe { command.pre_exec(|| ptrace::traceme().map_err(io::Error::from)) };
+    let child = command.spawn().context("cannot start it")?;
+    let pid = Pid::from_raw(child.id().cast_signed());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut datagram = [0; 64];
+            let told = ready.recv(&mut datagram).unwrap_or(0);
+            if datagram[..told].starts_with(b"READY=1") {
+                // It may have been killed meanwhile, but is not waited for before this ends.
+                let _ = kill(pid, Signal::SIGTERM);
+            }
+        });
+        let end = trace(n, pid);
+        if end.is_err() {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        // Wakes the thread up.
+        let wake = UnixDatagram::unbound().and_then(|socket| socket.send_to(b"over", &path));
+        wake.context("cannot end the wait")?;
+        end
+    })
+}
+
+fn trace(n: usize, pid: Pid) -> Result<End> {
+    let first = waitpid(pid, None)?;
+    if !matches!(first, WaitStatus::Stopped(_, Signal::SIGTRAP)) {
+        bail!("it did not start: {first:?}");
+    }
+    let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL;
+    ptrace::setoptions(pid, options)?;
+    let (mut changes, mut forwarded) = (0, None);
+    loop {
+        ptrace::syscall(pid, forwarded.take())?;
+        match waitpid(pid, None)? {
+            WaitStatus::PtraceSyscall(_) => {
+                if !is_change(pid)? {
+                    continue;
+                }
+                changes += 1;
+                if changes == n {
+                    kill(pid, Signal::SIGKILL)?;
+                    waitpid(pid, None)?;
+                    return Ok(End::Killed);
+                }
+            }
+            WaitStatus::Stopped(_, signal) => forwarded = Some(signal),
+            WaitStatus::Exited(_, code) => return Ok(End::Exited(code)),
+            other => bail!("it ended otherwise: {other:?}"),
+        }
+    }
+}
+
+/// Whether it is about to make a system call that changes something.
+fn is_change(pid: Pid) -> Result<bool> {
+    let info = ptrace::syscall_info(pid)?;
+    if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
+        return Ok(false);
+    }
+    // SAFETY: for this kind of stop the kernel fills in this member.
+    let entry = unsafe { info.u.entry };
+    let number = libc::c_long::try_from(entry.nr)?;
+    Ok(if number == libc::SYS_bpf {
+        CHANGING.contains(&entry.args[0])
+    } else {
+        FOLDERS.contains(&number)
+    })
+}

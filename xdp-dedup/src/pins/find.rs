@@ -1,0 +1,89 @@
+//! What is pinned, for commands that only look: without the lock, and with no more privileges than that
+//! takes.
+
+use std::{
+    fs::{self, Metadata},
+    io::{self, ErrorKind},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::stat::{major, minor};
+
+use super::{BPF_FILE_SYSTEM, is_mounted, maps_in, namespace_folder, other_layouts};
+use crate::{maps, privileges};
+
+/// What a `run` has pinned for this network namespace, as other commands find it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pinned {
+    /// The folder of the shared maps.
+    pub maps: PathBuf,
+    /// Id of the process that holds it, if a `run` is at work.
+    pub daemon: Option<u32>,
+}
+
+/// Finds what is pinned for this network namespace; `None` where that is nothing, or not yet or no
+/// longer all that belongs to a filter.
+///
+/// # Errors
+///
+/// Where no BPF file system is mounted, privileges lack, or the maps are those of another version.
+pub fn find() -> Result<Option<Pinned>> {
+    if !is_mounted() {
+        bail!(
+            "cannot tell what is attached: no BPF file system is mounted at {BPF_FILE_SYSTEM}, \
+             where a `run` pins its maps (`ip netns exec` hides it; `nsenter \
+             --net=/run/netns/NAME` does not)"
+        );
+    }
+    let folder = namespace_folder()?;
+    let status = match fs::metadata(&folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        status => status.with_context(|| cannot_look_into(&folder))?,
+    };
+    let maps = maps_in(&folder);
+    if !are_all_there(&maps).with_context(|| cannot_look_into(&folder))? {
+        let others = other_layouts(&folder).with_context(|| cannot_look_into(&folder))?;
+        if let Some(other) = others.last() {
+            bail!(
+                "cannot read what is attached: it is another version's, whose maps have layout \
+                 {other} instead of {}; ask that version, or start `xdp-dedup run` of this one, \
+                 which takes over",
+                maps::LAYOUT
+            );
+        }
+        return Ok(None);
+    }
+    Ok(Some(Pinned {
+        maps,
+        daemon: lock_holder(&status)?,
+    }))
+}
+
+fn cannot_look_into(folder: &Path) -> String {
+    privileges::advice_to_find(&format!("look into {}", folder.display()))
+}
+
+/// Whether all the maps are in this folder.
+fn are_all_there(maps: &Path) -> io::Result<bool> {
+    let mut are_there = maps::NAMES.iter().map(|map| maps.join(map).try_exists());
+    are_there.try_fold(true, |all, there| Ok(all && there?))
+}
+
+/// Id of the process that holds the lock on a folder. Taking the lock to see whether it is free
+/// could make a `run` fail that starts in this moment.
+fn lock_holder(folder: &Metadata) -> Result<Option<u32>> {
+    const LOCKS: &str = "/proc/locks";
+    let (major, minor) = (major(folder.dev()), minor(folder.dev()));
+    let file = format!("{major:02x}:{minor:02x}:{}", folder.ino());
+    let locks = fs::read_to_string(LOCKS).with_context(|| format!("cannot read {LOCKS}"))?;
+    Ok(locks.lines().find_map(|line| {
+        // proc_locks(5): "1: FLOCK  ADVISORY  WRITE 4711 00:1c:12345 0 EOF".
+        let fields: Vec<_> = line.split_whitespace().collect();
+        match fields[..] {
+            [_, "FLOCK", _, "WRITE", process, locked, ..] if locked == file => process.parse().ok(),
+            _ => None,
+        }
+    }))
+}
