@@ -161,7 +161,7 @@ fn detaching() -> Result<()> {
         if n % 2 == 0 {
             let daemon = bed.run(&["--persist"])?;
             bed.send_pair(n as u32)?;
-            wait_for_counts(&daemon, &expected(n))?;
+            wait_for_counts(&daemon, "drop duplicate 1, pass first 1")?;
             daemon.stop(Signal::SIGTERM)?;
         }
         bed.detach_all()?;
@@ -169,8 +169,4 @@ fn detaching() -> Result<()> {
     })?;
     eprintln!("{steps} steps");
     Ok(())
-}
-
-fn expected(_n: usize) -> String {
-    "drop duplicate 1, pass first 1".to_owned()
 }

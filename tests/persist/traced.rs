@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
+
+/// Most time that it may take; every system call of its stops twice.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Commands of bpf(2) that change something that outlives the process (linux/bpf.h).
 const CHANGING: [u64; 5] = [
@@ -56,7 +60,7 @@ pub fn run_until(n: usize, command: &mut Command) -> Result<End> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("notify");
     let ready = UnixDatagram::bind(&path)?;
-    ready.set_read_timeout(Some(Duration::from_secs(60)))?;
+    ready.set_nonblocking(true)?;
     command
         .env("NOTIFY_SOCKET", &path)
         .stdin(Stdio::null())
@@ -66,27 +70,24 @@ pub fn run_until(n: usize, command: &mut Command) -> Result<End> {
     unsafe { command.pre_exec(|| ptrace::traceme().map_err(io::Error::from)) };
     let child = command.spawn().context("cannot start it")?;
     let pid = Pid::from_raw(child.id().cast_signed());
+    let (over, is_over) = mpsc::channel::<()>();
     thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut datagram = [0; 64];
-            let told = ready.recv(&mut datagram).unwrap_or(0);
-            if datagram[..told].starts_with(b"READY=1") {
-                // It may have been killed meanwhile, but is not waited for before this ends.
-                let _ = kill(pid, Signal::SIGTERM);
+        scope.spawn(move || {
+            // It is not waited for before this ends, so the id is still its own.
+            if is_over.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                let _ = kill(pid, Signal::SIGKILL);
             }
         });
-        let end = trace(n, pid);
+        let end = trace(n, pid, &ready);
+        drop(over);
         if end.is_err() {
             let _ = kill(pid, Signal::SIGKILL);
         }
-        // Wakes the thread up.
-        let wake = UnixDatagram::unbound().and_then(|socket| socket.send_to(b"over", &path));
-        wake.context("cannot end the wait")?;
         end
     })
 }
 
-fn trace(n: usize, pid: Pid) -> Result<End> {
+fn trace(n: usize, pid: Pid, ready: &UnixDatagram) -> Result<End> {
     let first = waitpid(pid, None)?;
     if !matches!(first, WaitStatus::Stopped(_, Signal::SIGTRAP)) {
         bail!("it did not start: {first:?}");
@@ -98,6 +99,12 @@ fn trace(n: usize, pid: Pid) -> Result<End> {
         ptrace::syscall(pid, forwarded.take())?;
         match waitpid(pid, None)? {
             WaitStatus::PtraceSyscall(_) => {
+                // The call that sends it stops at its end, too.
+                let mut datagram = [0; 64];
+                let told = ready.recv(&mut datagram).unwrap_or(0);
+                if datagram[..told].starts_with(b"READY=1") {
+                    kill(pid, Signal::SIGTERM)?;
+                }
                 if !is_change(pid)? {
                     continue;
                 }
@@ -110,7 +117,7 @@ fn trace(n: usize, pid: Pid) -> Result<End> {
             }
             WaitStatus::Stopped(_, signal) => forwarded = Some(signal),
             WaitStatus::Exited(_, code) => return Ok(End::Exited(code)),
-            other => bail!("it ended otherwise: {other:?}"),
+            other => bail!("it ended otherwise, or not within {PATIENCE:?}: {other:?}"),
         }
     }
 }
