@@ -82,7 +82,7 @@ fn description() -> Result<String> {
         index: 0x0101,
         generic: 1,
         program_id: 0x0202,
-        reserved: 0,
+        namespace: 0x0505,
         program_tag: 0x0303_0303,
         since: 0x0404_0404,
     };

@@ -83,6 +83,10 @@ pub const TESTS: &[(&str, Test)] = &[
         second_run,
     ),
     ("each network namespace has pins of its own", two_namespaces),
+    (
+        "what a network namespace left that is gone is nothing to the one that has its number",
+        namespace_gone,
+    ),
 ];
 
 const PERSIST: &[&str] = &["--persist"];
@@ -558,6 +562,29 @@ fn two_namespaces() -> Result<()> {
     ensure!(end.xdp()? == Some(XdpMode::Native));
     let second = Daemon::start_on(&bed.pins, &binary()?, &other, &arguments)?;
     wait_for_log(&second, "taken over", 1)?;
+    Ok(())
+}
+
+fn namespace_gone() -> Result<()> {
+    let bed = Bed::new()?;
+    let other = Namespace::new("other")?;
+    // The interfaces have the same index in both.
+    let end = End::new(&other, "server0", [2, 0, 0, 0, 1, 1]);
+    join(&end, &End::new(&other, "relay0", [2, 0, 0, 0, 1, 2]))?;
+    let daemon = bed.run(&[])?;
+    bed.send_copy(1, 0)?;
+    wait_for_counts(&daemon, "pass first 1")?;
+    daemon.stop(Signal::SIGKILL)?;
+    let inode = other
+        .command(Path::new("stat"))
+        .args(["-L", "-c", "%i", "/proc/self/ns/net"])
+        .output()?;
+    let inode = String::from_utf8(inode.stdout)?;
+    in_the_folder(&bed, &format!("mv $PWD ../netns-{inode}"))?;
+    let arguments = ["-i", "server0"];
+    let daemon = Daemon::start_on(&bed.pins, &binary()?, &other, &arguments)?;
+    wait_for_log(&daemon, "of a network namespace that is gone", 1)?;
+    ensure!(counted(&daemon.metrics()?).is_empty());
     Ok(())
 }
 

@@ -17,8 +17,9 @@ pub struct InterfaceNote {
     pub generic: u32,
     /// Id of the program on it.
     pub program_id: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Low half of its network namespace's cookie, which no other one gets until the machine is
+    /// booted again (`SO_NETNS_COOKIE`, Linux 5.14).
+    pub namespace: u32,
     /// Tag of the program on it.
     pub program_tag: u64,
     /// Since when it is attached, in microseconds since 1970.

@@ -46,6 +46,8 @@ pub struct Attachment {
     pub mode: Mode,
     /// Its place in the counters.
     pub slot: u32,
+    /// Low half of the network namespace's cookie.
+    pub namespace: u32,
     /// Since when the filter is on the interface, in microseconds since 1970.
     pub since: u64,
     /// Id of the program in the kernel.
@@ -69,6 +71,7 @@ impl Attachment {
             interface,
             mode,
             slot,
+            namespace,
             since,
         } = place;
         let info = kernel.xdp(Program::Filter)?.info();
@@ -77,6 +80,7 @@ impl Attachment {
             interface,
             mode,
             slot,
+            namespace,
             since,
             program_id: info.id(),
             program_tag: info.tag(),
@@ -133,7 +137,7 @@ impl Attachment {
             index: self.interface.index,
             generic: u32::from(self.mode == Mode::Generic),
             program_id: self.program_id,
-            reserved: 0,
+            namespace: self.namespace,
             program_tag: self.program_tag,
             since: self.since,
         }
@@ -155,6 +159,8 @@ pub struct Place {
     pub mode: Mode,
     /// The interface's place in the counters.
     pub slot: u32,
+    /// Low half of the network namespace's cookie.
+    pub namespace: u32,
     /// Since when the filter is on it, in microseconds since 1970.
     pub since: u64,
 }

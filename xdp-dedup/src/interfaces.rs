@@ -1,9 +1,13 @@
 //! What the kernel says of this network namespace's interfaces, over netlink.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    os::{fd::AsRawFd as _, unix::net::UnixDatagram},
+};
 
 use anyhow::{Context as _, Result, bail};
 use futures_util::TryStreamExt as _;
+use nix::{errno::Errno, libc};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp};
 
 /// An interface, as far as attaching to it goes.
@@ -35,6 +39,30 @@ impl Interface {
             lower: None,
         }
     }
+}
+
+/// Low half of this network namespace's cookie. Its inode number, by which the pins go, is the next
+/// one's as soon as it is gone.
+///
+/// # Errors
+///
+/// Where the kernel is older than 5.14.
+pub fn namespace() -> Result<u32> {
+    let socket = UnixDatagram::unbound().context("cannot open a socket")?;
+    let mut cookie = 0_u64;
+    let mut length = size_of_val(&cookie) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, which is what `cookie` has.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &mut length,
+        )
+    };
+    Errno::result(answer).context("cannot tell this network namespace from others")?;
+    Ok(cookie as u32)
 }
 
 /// All interfaces of this network namespace, by index.

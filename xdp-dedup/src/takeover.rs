@@ -33,6 +33,8 @@ const LETTING_GO: Duration = Duration::from_secs(5);
 
 /// What an earlier `run` left in the pin folder.
 pub struct Legacy {
+    /// Low half of this network namespace's cookie.
+    namespace: u32,
     maps: Maps,
     /// Filters that are at work, and their interfaces, by index.
     links: BTreeMap<u32, (Interface, LinkPin)>,
@@ -54,8 +56,10 @@ impl Legacy {
     ///
     /// Where a pin is there but cannot be opened.
     pub fn find(pins: &PinFolder, capacity: u32, all: &BTreeMap<u32, Interface>) -> Result<Self> {
+        let namespace = interfaces::namespace()?;
         let mut legacy = Self {
-            maps: Maps::find(pins, capacity)?,
+            namespace,
+            maps: Maps::find(pins, capacity, namespace)?,
             links: BTreeMap::new(),
             gone: Vec::new(),
         };
@@ -87,11 +91,15 @@ impl Legacy {
 }
 
 impl Maps {
-    fn find(pins: &PinFolder, capacity: u32) -> Result<Self> {
+    fn find(pins: &PinFolder, capacity: u32, namespace: u32) -> Result<Self> {
         let folder = pins.maps();
         if folder.exists() {
             return Ok(match layout::look(&folder, capacity)? {
-                Found::Usable(maps) => Self::Adopted(maps),
+                Found::Usable(maps) if is_of(&maps, namespace)? => Self::Adopted(maps),
+                Found::Usable(_) => Self::Fresh(Some(
+                    "the pinned ones are of a network namespace that is gone, whose inode number this one has"
+                        .to_owned(),
+                )),
                 Found::Unusable(reason) => Self::Fresh(Some(reason)),
             });
         }
@@ -100,6 +108,12 @@ impl Maps {
             format!("its layout is {}, and was {other}", maps::LAYOUT)
         })))
     }
+}
+
+/// Whether the notes in the maps are of this network namespace.
+fn is_of(maps: &SharedMaps, namespace: u32) -> Result<bool> {
+    let notes = maps.interfaces()?;
+    Ok(notes.iter().all(|(_, note)| note.namespace == namespace))
 }
 
 /// An instance that is loaded, and not yet on its interface.
@@ -192,6 +206,7 @@ fn load(
                 interface: interface.clone(),
                 mode,
                 slot,
+                namespace: legacy.namespace,
                 since: since.unwrap_or(now),
             },
             kernel,
