@@ -92,11 +92,11 @@ impl Surroundings for Maps {
     #[inline(always)]
     fn count_relay(&self, relay: Address, decision: &Decision) {
         let counters = RELAYS
-            .get_ptr_mut(&relay)
+            .get_ptr_mut(relay)
             .or_else(|| {
                 // Another CPU may be doing the same: whoever comes first makes the entry of both.
-                let _ = RELAYS.insert(&relay, RelayCounters::default(), BPF_NOEXIST.into());
-                RELAYS.get_ptr_mut(&relay)
+                let _ = RELAYS.insert(relay, RelayCounters::default(), BPF_NOEXIST.into());
+                RELAYS.get_ptr_mut(relay)
             })
             .or_else(|| OTHER_RELAYS.get_ptr_mut(0));
         if let Some(counters) = counters {
