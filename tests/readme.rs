@@ -1,4 +1,4 @@
-//! The README's tables are those of the code. `UPDATE_README=1 cargo test --test readme` writes them
+//! The tables of the README and of the operators' guide are those of the code. `UPDATE_README=1 cargo test --test readme` writes them
 //! anew.
 
 #![expect(clippy::unwrap_used, reason = "what is missing fails the test")]
@@ -24,6 +24,11 @@ fn readme() -> (PathBuf, String) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../README.md");
     let text = fs::read_to_string(&path).unwrap();
     (path, text)
+}
+
+fn guide() -> String {
+    const GUIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../xdp-dedup/OPERATING.md");
+    fs::read_to_string(GUIDE).unwrap()
 }
 
 /// The README must have `expected` between `<!-- name -->` and `<!-- end -->`.
@@ -140,6 +145,43 @@ fn each_reason_stands_in_the_rule() {
             assert!(rule.contains(&cell), "no {cell} in the rule");
         }
     }
+}
+
+#[test]
+fn the_operators_guide_has_a_row_for_each_reason() {
+    let guide = guide();
+    let start = guide.find("<!-- troubleshooting -->").unwrap();
+    let block = &guide[start..start + guide[start..].find("<!-- end -->").unwrap()];
+    let rows = block.lines().filter_map(|line| line.strip_prefix("| `"));
+    let rows: Vec<_> = rows.filter_map(|row| row.split('`').next()).collect();
+    let reasons: Vec<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+    assert_eq!(rows, reasons);
+}
+
+#[test]
+fn the_operators_guide_names_flags_that_there_are() {
+    let guide = guide();
+    let mut cli = Cli::command();
+    cli.build();
+    let there_is = |long: &str| {
+        let mut commands = cli.get_subcommands();
+        commands.any(|command| {
+            let mut flags = command.get_arguments();
+            flags.any(|flag| flag.get_long() == Some(long))
+        })
+    };
+    let mut named = 0;
+    for (start, _) in guide.match_indices(" --").chain(guide.match_indices("`--")) {
+        let flag = &guide[start + 3..];
+        let is_name = |c: char| c.is_ascii_lowercase() || c == '-';
+        let flag = &flag[..flag.find(|c| !is_name(c)).unwrap()];
+        // nsenter's.
+        if flag != "net" {
+            assert!(there_is(flag), "no command has --{flag}");
+            named += 1;
+        }
+    }
+    assert!(named > 20, "only {named} flags found");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod detach;
 mod gap;
 mod killed;
 mod layout;
+mod left;
 mod live;
 mod stream;
 mod takeover;
@@ -26,7 +27,13 @@ fn main() -> ExitCode {
         "a change of the maps' layout changes its number",
         layout::the_number_stands_for_this_layout,
     )];
-    for tests in [gap::TESTS, takeover::TESTS, detach::TESTS, killed::TESTS] {
+    for tests in [
+        gap::TESTS,
+        takeover::TESTS,
+        left::TESTS,
+        detach::TESTS,
+        killed::TESTS,
+    ] {
         trials.extend(
             tests
                 .iter()
