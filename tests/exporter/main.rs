@@ -2,6 +2,8 @@
 //! proper scrape is answered, the filter filters, and the process has neither grown nor kept files
 //! open.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 mod bed;
 
 use std::{
