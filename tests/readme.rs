@@ -13,7 +13,7 @@ use xdp_dedup::{
     maps::RelayTally,
     metrics::{InterfaceStatus, Snapshot},
 };
-use xdp_dedup_common::{Reason, counters::InterfaceCounters};
+use xdp_dedup_common::{Reason, counters::InterfaceCounters, policy::Window};
 
 use testbed::{
     binary::binary,
@@ -200,6 +200,7 @@ fn each_metric_stands_in_the_table() {
         relays: RelayTally::default(),
         table_entries: 0,
         table_capacity: 1024,
+        window: Window::DEFAULT,
     };
     let exposition = snapshot.encode().unwrap();
     let names: Vec<_> = exposition

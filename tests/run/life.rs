@@ -184,6 +184,7 @@ fn series_start_at_zero() -> Result<()> {
     for (name, labels, expected) in [
         ("xdp_dedup_table_entries", vec![], 0.0),
         ("xdp_dedup_table_capacity", vec![], 65536.0),
+        ("xdp_dedup_window_seconds", vec![], 0.2),
         (
             "xdp_dedup_attached",
             vec!["interface=\"server0\"", "mode=\"native\""],

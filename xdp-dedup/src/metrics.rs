@@ -9,12 +9,15 @@ use prometheus::{
 use xdp_dedup_common::{
     Reason, Verdict,
     counters::{GAP_BOUNDS, GapHistogram, InterfaceCounters, Traffic},
+    policy::Window,
 };
 
 use crate::{attachment::Mode, maps::RelayTally};
 
 /// Content-Type of the text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+const MICROSECONDS_PER_SECOND: f64 = 1e6;
 
 /// What one interface has to tell.
 #[derive(Clone, Debug)]
@@ -44,6 +47,8 @@ pub struct Snapshot {
     pub table_entries: usize,
     /// Transactions that the table has room for.
     pub table_capacity: u32,
+    /// How long after the copy that passed another one is dropped, by the policy in force.
+    pub window: Window,
 }
 
 impl Snapshot {
@@ -81,6 +86,7 @@ impl Snapshot {
             ];
             gauge(&labels, f64::from(u8::from(interface.attached)))
         });
+        let window = self.window.length().0 as f64 / MICROSECONDS_PER_SECOND;
         let build_info = gauge(&[("version", env!("CARGO_PKG_VERSION").to_owned())], 1.0);
         vec![
             family(
@@ -100,6 +106,12 @@ impl Snapshot {
                 "Time from the remembered copy of a message to the next one, dropped or not.",
                 MetricType::HISTOGRAM,
                 vec![histogram(&gaps.gaps)],
+            ),
+            family(
+                "xdp_dedup_window_seconds",
+                "How long after the copy that passed another one is dropped.",
+                MetricType::GAUGE,
+                vec![gauge(&[], window)],
             ),
             family(
                 "xdp_dedup_relay_packets_total",
@@ -208,7 +220,6 @@ fn gauge(labels: &[(&str, String)], value: f64) -> Metric {
 }
 
 fn histogram(gaps: &GapHistogram) -> Metric {
-    const MICROSECONDS_PER_SECOND: f64 = 1e6;
     let mut cumulative = 0;
     let mut buckets = Vec::new();
     for (bound, frames) in GAP_BOUNDS.iter().zip(gaps.buckets) {

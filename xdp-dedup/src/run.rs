@@ -276,6 +276,7 @@ impl server::Source for Filter {
                 relays: shared.kernel.maps.relays()?,
                 table_entries: shared.kernel.maps.table_entries(),
                 table_capacity: capacity,
+                window: shared.kernel.maps.policy()?.window(),
             })
         })
         .await

@@ -9,7 +9,7 @@ mod debian;
 mod lab_system;
 mod ladder;
 mod linker;
-mod promtool;
+mod prometheus;
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -46,9 +46,9 @@ pub fn ensure() -> Result<()> {
 /// Sets up what the tests use besides, and says what they will go without.
 pub fn ensure_for_tests() -> Result<()> {
     let _lock = lock()?;
-    if let Err(error) = promtool::ensure() {
+    if let Err(error) = prometheus::ensure() {
         say(format_args!(
-            "no promtool, so its test will be reported as skipped: {error:#}"
+            "no Prometheus or promtool, so their tests will be reported as skipped: {error:#}"
         ));
     }
     Ok(())

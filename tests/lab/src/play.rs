@@ -37,6 +37,11 @@ pub struct Play<'a> {
 }
 
 impl<'a> Play<'a> {
+    /// A play with the filter, for what is no scenario.
+    pub fn filtered(options: &'a Options, scenario: &'static str, row: &'a str) -> Self {
+        Self::new(options, scenario, row, true)
+    }
+
     pub(crate) fn new(
         options: &'a Options,
         scenario: &'static str,

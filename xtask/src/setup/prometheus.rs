@@ -1,4 +1,4 @@
-//! promtool, with which a test checks the metrics as Prometheus' own linter sees them.
+//! Prometheus, in which tests try the dashboard, and promtool, which checks metrics and alert rules.
 
 use std::fs;
 use std::process::Command;
@@ -9,25 +9,32 @@ use super::QUESTION;
 use super::debian::{self, Wanted};
 use crate::{process, workspace};
 
-/// Takes promtool out of Debian's package, unless the machine has one.
+/// What the tests run.
+const PROGRAMS: [&str; 2] = ["prometheus", "promtool"];
+
+/// Takes both out of Debian's package, unless the machine has them. Nothing is installed or started.
 pub fn ensure() -> Result<()> {
-    let place = workspace::setup_bin().join("promtool");
+    let place = |program: &str| workspace::setup_bin().join(program);
     let answers =
         |program: &str| process::capture(Command::new(program).arg("--version"), QUESTION).is_ok();
-    if answers("promtool") || answers(&place.to_string_lossy()) {
+    let is_there = |program: &&str| answers(program) || answers(&place(program).to_string_lossy());
+    if PROGRAMS.iter().all(is_there) {
         return Ok(());
     }
-    let staging = workspace::setup_dir().join("promtool");
+    let staging = workspace::setup_dir().join("prometheus");
     let wanted = Wanted {
         suite: own_suite()?,
         package: "prometheus",
         version: None,
-        megabytes: 60,
-        path: "usr/bin/promtool",
+        megabytes: 20,
+        path: "usr/bin",
     };
-    let fetched = debian::fetch(&staging, &wanted).and_then(|promtool| {
-        fs::rename(&promtool, &place)
-            .with_context(|| format!("cannot move it to {}", place.display()))
+    let fetched = debian::fetch(&staging, &wanted).and_then(|folder| {
+        PROGRAMS.into_iter().try_for_each(|program| {
+            let place = place(program);
+            fs::rename(folder.join(program), &place)
+                .with_context(|| format!("cannot move {program} to {}", place.display()))
+        })
     });
     let cleared = fs::remove_dir_all(&staging)
         .with_context(|| format!("cannot remove {}", staging.display()));
