@@ -341,12 +341,12 @@ impl Init {
         let mut child = on_a_thread(|| unshare(CloneFlags::CLONE_NEWPID).map(|()| command.spawn()))
             .context("cannot make a process table")??;
         let life = child.stdin.take().context("init has no input")?;
-        Self::of(child, Life::Input(life))
+        let pid = child.id();
+        Self::of(child, pid, Life::Input(life))
     }
 
-    /// That of a process which is in its namespaces already.
-    fn of(child: Child, life: Life) -> Result<Self> {
-        let pid = child.id();
+    /// That of the process `pid`, which is in its namespaces already and ends with `child`.
+    fn of(child: Child, pid: u32, life: Life) -> Result<Self> {
         let open = |kind: &str| {
             let path = format!("/proc/{pid}/ns/{kind}");
             File::open(&path).with_context(|| format!("cannot open {path}"))

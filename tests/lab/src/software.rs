@@ -56,6 +56,7 @@ pub const PACKAGES: &[&str] = &[
     "libc-bin",
     "mount",
     "perl-base",
+    "util-linux",
     // What else the scenarios want.
     "keepalived",
     "nftables",

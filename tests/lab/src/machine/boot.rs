@@ -16,9 +16,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use nix::sched::{CloneFlags, setns, unshare};
 
-use super::{GLANCE, Init, LOGS, Life, Machine, on_a_thread};
+use super::{GLANCE, Init, LOGS, Life, Machine};
 
 /// Before systemd can start. Its own units are left out but for the journal: they would set up the
 /// machine that this one runs on.
@@ -77,33 +76,37 @@ impl Machine {
             .write(true)
             .open(group.path.join("cgroup.procs"))?;
         let log = File::create(self.path(LOGS).join("systemd.log"))?;
-        let mut command = self.command("sh");
+        // The kernel lets only a process of the machine make a process table below the machine's.
+        let mut command = self.command("unshare");
         command
-            .args(["-c", SCRIPT])
+            .args([
+                "--pid",
+                "--mount",
+                "--ipc",
+                "--cgroup",
+                "--fork",
+                "--kill-child",
+            ])
+            .args(["sh", "-c", SCRIPT])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
         let enter = move || {
             // The one who writes.
-            (&processes).write_all(b"0")?;
-            unshare(
-                CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWCGROUP,
-            )?;
-            Ok(())
+            (&processes).write_all(b"0")
         };
         // SAFETY: between fork and exec this makes system calls only, on a descriptor that the closure
         // keeps open.
         unsafe { command.pre_exec(enter) };
-        let child = on_a_thread(|| {
-            setns(&self.init.processes, CloneFlags::CLONE_NEWPID)?;
-            unshare(CloneFlags::CLONE_NEWPID)?;
-            command.spawn()
-        })
-        .with_context(|| format!("cannot boot {}", self.name))?;
+        let child = self
+            .in_process_table(|| command.spawn())?
+            .with_context(|| format!("cannot boot {}", self.name))?;
+        let init =
+            until_forked(child.id()).with_context(|| format!("cannot boot {}", self.name))?;
         let booted = Self {
             name: self.name,
             namespace: self.namespace.clone(),
-            init: Arc::new(Init::of(child, Life::Within(self, group))?),
+            init: Arc::new(Init::of(child, init, Life::Within(self, group))?),
         };
         booted.wait_until_up()?;
         Ok(booted)
@@ -124,6 +127,27 @@ impl Machine {
             }
             thread::sleep(GLANCE);
         }
+    }
+}
+
+/// The one child that this process is to have.
+fn until_forked(parent: u32) -> Result<u32> {
+    let start = Instant::now();
+    loop {
+        // proc_pid_stat(5): the name, in parentheses, then the state, then the parent.
+        let child = fs::read_dir("/proc")?.flatten().find_map(|entry| {
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            let (_, rest) = stat.rsplit_once(") ")?;
+            (rest.split(' ').nth(1)? == parent.to_string()).then_some(pid)
+        });
+        if let Some(child) = child {
+            return Ok(child);
+        }
+        if start.elapsed() > PATIENCE {
+            bail!("no process comes out of unshare(1)");
+        }
+        thread::sleep(GLANCE);
     }
 }
 
