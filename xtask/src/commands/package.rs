@@ -97,19 +97,20 @@ fn empty(folder: &Path) -> Result<()> {
 }
 
 fn changelog(epoch: &str) -> Result<String> {
-    let version = env!("CARGO_PKG_VERSION");
+    // The first package of that version, as cargo-deb numbers it.
+    let version = concat!(env!("CARGO_PKG_VERSION"), "-1");
     let mut date = Command::new("date");
     date.args(["--utc", "--rfc-email", "--date"])
         .arg(format!("@{epoch}"));
     let date = process::capture(&mut date, LIMIT)?;
     Ok(format!(
-        "xdp-dedup ({version}) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n \
+        "xdp-dedup ({version}) unstable; urgency=medium\n\n  * See the changelog of xdp-dedup itself, beside this one.\n\n \
          -- {MAINTAINER}  {}\n",
         date.trim()
     ))
 }
 
-/// The day that all in the package has: whoever packages it may say, else it is the commit's.
+/// The time that all in the package has: whoever packages it may say, else it is the commit's.
 fn epoch() -> Result<String> {
     if let Ok(said) = std::env::var(EPOCH) {
         return Ok(said);
@@ -120,4 +121,19 @@ fn epoch() -> Result<String> {
     let said = process::capture(&mut git, LIMIT)
         .with_context(|| format!("cannot tell the commit's time; {EPOCH} gives another"))?;
     Ok(said.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_changelog_is_by_the_maintainer_of_the_package() {
+        let manifest = workspace::root().join("xdp-dedup/Cargo.toml");
+        let manifest = fs::read_to_string(manifest).unwrap();
+        assert!(manifest.contains(&format!("maintainer = \"{MAINTAINER}\"")));
+        let changelog = changelog("0").unwrap();
+        let signature = format!("\n -- {MAINTAINER}  Thu, 01 Jan 1970 00:00:00 +0000\n");
+        assert!(changelog.ends_with(&signature), "{changelog}");
+    }
 }

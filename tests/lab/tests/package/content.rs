@@ -28,7 +28,7 @@ const FILES: &[(&str, &str)] = &[
         "-rw-r--r--",
         "./usr/share/bash-completion/completions/xdp-dedup",
     ),
-    ("-rw-r--r--", "./usr/share/doc/xdp-dedup/CHANGELOG.md"),
+    ("-rw-r--r--", "./usr/share/doc/xdp-dedup/changelog.gz"),
     ("-rw-r--r--", "./usr/share/doc/xdp-dedup/README.md"),
     (
         "-rw-r--r--",
@@ -96,7 +96,7 @@ fn control() -> Result<()> {
     };
     for (name, expected) in [
         ("Package", "xdp-dedup"),
-        ("Version", env!("CARGO_PKG_VERSION")),
+        ("Version", concat!(env!("CARGO_PKG_VERSION"), "-1")),
         ("Section", "net"),
         ("Priority", "optional"),
     ] {

@@ -109,7 +109,7 @@ impl Server {
         )?;
         let control = folder.join("DEBIAN/control");
         let text = fs::read_to_string(&control)?;
-        let line = format!("Version: {}", env!("CARGO_PKG_VERSION"));
+        let line = format!("Version: {}-1", env!("CARGO_PKG_VERSION"));
         ensure!(text.contains(&line), "{text}");
         fs::write(
             &control,
