@@ -24,6 +24,9 @@ use super::{GLANCE, Init, LOGS, Life, Machine};
 const SCRIPT: &str = r#"
 set -e
 mount -t proc proc /proc
+# Most settings there are those of the machine that this one runs on.
+mount --bind /proc/sys /proc/sys
+mount -o remount,ro,bind /proc/sys
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 # As systemd mounts it on a host.
 mount -t bpf -o mode=700,nosuid,nodev,noexec bpf /sys/fs/bpf
