@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser as _, error::ErrorKind};
 use xdp_dedup::{
     cli::{Cli, Command},
+    log,
     settings::UsageError,
 };
 
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // One line: what was tried, and the causes behind it.
-            eprintln!("xdp-dedup: {error:#}");
+            eprintln!("{}xdp-dedup: {error:#}", log::error_prefix());
             if error.is::<UsageError>() {
                 WRONG_USAGE.into()
             } else {

@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use sd_notify::NotifyState;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::MissedTickBehavior,
+};
 use tracing::{error, info, warn};
 use xdp_dedup_common::{
     digest::DigestKey,
@@ -20,12 +23,14 @@ use crate::{
     attachment::Attachment,
     flags::{Metrics, RunArgs},
     interfaces::{self, Interface},
+    log,
     metrics::{InterfaceStatus, Snapshot},
     pins::{self, PinFolder},
     policy::Rules,
     server,
     settings::Settings,
     takeover::{self, Legacy},
+    watchdog::Watchdog,
 };
 
 /// How soon it is noticed that the filter is no longer attached.
@@ -46,11 +51,7 @@ struct Filter {
 /// One line that says what was tried, why it failed and what to do. What an earlier `run` left goes
 /// on; nothing else is then left attached or pinned.
 pub fn run(args: RunArgs) -> Result<()> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        .init();
+    log::start();
     let key = random_key()?;
     let settings = Settings::read(&args, key)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -95,7 +96,11 @@ async fn serve(args: &RunArgs, mut settings: Settings, mut key: DigestKey) -> Re
     }
     service_manager(&[NotifyState::Ready]);
 
+    // Fed by this loop alone: if it hangs, the service manager starts the daemon anew.
+    let mut watchdog = Watchdog::new();
     let mut watch = Watch::default();
+    let mut time_to_look = tokio::time::interval(WATCH_INTERVAL);
+    time_to_look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut rules = settings.rules.clone();
     loop {
         tokio::select! {
@@ -110,7 +115,8 @@ async fn serve(args: &RunArgs, mut settings: Settings, mut key: DigestKey) -> Re
                     break;
                 }
             },
-            () = tokio::time::sleep(WATCH_INTERVAL) => watch.look(&filter).await,
+            () = watchdog.due() => service_manager(&[NotifyState::Watchdog]),
+            _ = time_to_look.tick() => watch.look(&filter).await,
         }
     }
     service_manager(&[NotifyState::Stopping]);

@@ -5,4 +5,5 @@ pub mod build;
 pub mod demo;
 pub mod lab;
 pub mod lint;
+pub mod package;
 pub mod test;

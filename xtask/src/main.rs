@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use commands::{bench, build, demo, lab, lint, test};
+use commands::{bench, build, demo, lab, lint, package, test};
 
 #[derive(Parser)]
 #[command(
@@ -35,7 +35,9 @@ enum Task {
     Setup,
     /// Set up, then build target/release/xdp-dedup
     Build,
-    /// Build, then run the tests and the lab's short run
+    /// Build, then make a Debian package of it, and print where it lies
+    Package,
+    /// Build, package, then run the tests and the lab's short run
     ///
     /// Arguments after `--` go to cargo test; then the lab is left out.
     Test {
@@ -73,6 +75,7 @@ fn run(task: Task) -> Result<ExitCode> {
     match task {
         Task::Setup => setup::run().map(done),
         Task::Build => build::run().map(done),
+        Task::Package => package::run().map(done),
         Task::Test { args } => test::run(&args),
         Task::Lint => lint::run().map(done),
         Task::Bench { args } => bench::run(&args),

@@ -106,6 +106,9 @@ fn advice(program: &str) -> &'static str {
         "cargo" | "rustc" | "rustup" => "install Rust by rustup, or put ~/.cargo/bin on the PATH",
         "tar" => "install tar",
         "xz" => "install xz (Debian: apt-get install xz-utils; Fedora: dnf install xz)",
+        "dpkg-shlibdeps" => {
+            "install it (Debian: apt-get install dpkg-dev); other systems have none"
+        }
         "apt-get" | "dpkg-deb" => "only Debian and its derivatives have it",
         _ => "install it",
     }

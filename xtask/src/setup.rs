@@ -4,6 +4,7 @@
 //! other command begins with it. xdp-dedup/build.rs looks for both in the same place.
 
 mod apt_lists;
+mod cargo_deb;
 mod core_source;
 mod debian;
 mod lab_system;
@@ -52,6 +53,12 @@ pub fn ensure_for_tests() -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Sets up what packaging uses besides.
+pub fn ensure_for_package() -> Result<()> {
+    let _lock = lock()?;
+    cargo_deb::ensure()
 }
 
 /// Makes ready the system that the lab's machines run, and hands back the folder that it lies in.

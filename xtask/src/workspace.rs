@@ -27,6 +27,11 @@ pub fn core_source() -> PathBuf {
     setup_dir().join("library")
 }
 
+/// What is generated for the package; fixed, because xdp-dedup/Cargo.toml names it.
+pub fn package_dir() -> PathBuf {
+    root().join("target/package")
+}
+
 /// The program that a release build leaves behind.
 pub fn release_binary() -> PathBuf {
     // Cargo runs in the root, so that is what a relative CARGO_TARGET_DIR is relative to.

@@ -6,6 +6,7 @@
 //! It ends when its standard input does, which this process holds: so nothing outlives the lab,
 //! whatever ends it. A look inside from another terminal: `nsenter --target PID --all`.
 
+pub mod boot;
 mod root;
 
 use std::collections::BTreeSet;
@@ -55,12 +56,20 @@ pub struct Machine {
 struct Init {
     child: std::sync::Mutex<Child>,
     pid: u32,
-    /// While this is open, the machine lives.
-    _life: ChildStdin,
+    _life: Life,
     mounts: File,
     host_name: File,
     processes: File,
     logs: AtomicUsize,
+}
+
+/// What a machine lives by.
+#[expect(dead_code, reason = "it is held")]
+enum Life {
+    /// While this is open.
+    Input(ChildStdin),
+    /// As long as the machine around it, and then its control group goes.
+    Within(Machine, boot::ControlGroup),
 }
 
 impl Machine {
@@ -333,6 +342,11 @@ impl Init {
             .context("cannot make a process table")??;
         let life = child.stdin.take().context("init has no input")?;
         let pid = child.id();
+        Self::of(child, pid, Life::Input(life))
+    }
+
+    /// That of the process `pid`, which is in its namespaces already and ends with `child`.
+    fn of(child: Child, pid: u32, life: Life) -> Result<Self> {
         let open = |kind: &str| {
             let path = format!("/proc/{pid}/ns/{kind}");
             File::open(&path).with_context(|| format!("cannot open {path}"))

@@ -49,6 +49,14 @@ pub const PACKAGES: &[&str] = &[
     "kea-admin",
     "systemd",
     "wide-dhcpv6-client",
+    // What installs a package on a machine that systemd boots.
+    "diffutils",
+    "dpkg",
+    "init-system-helpers",
+    "libc-bin",
+    "mount",
+    "perl-base",
+    "util-linux",
     // What else the scenarios want.
     "keepalived",
     "nftables",

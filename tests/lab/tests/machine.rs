@@ -12,16 +12,18 @@ use anyhow::{Context as _, Result, bail, ensure};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use testbed::harness::{needs_root, run, trial};
-use xdp_dedup_lab::machine::Machine;
+use xdp_dedup_lab::machine::{Machine, boot};
 
-/// Makes this program hold a machine until it is killed.
+/// Makes this program hold a machine of this kind until it is killed.
 const HOLD: &str = "XDP_DEDUP_LAB_HOLD";
+const PLAIN: &str = "plain";
+const BOOTED: &str = "booted";
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    if env::var_os(HOLD).is_some() {
-        return match hold() {
+    if let Some(kind) = env::var_os(HOLD) {
+        return match hold(kind == BOOTED) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error:#}");
@@ -46,9 +48,14 @@ fn main() -> ExitCode {
     for signal in [Signal::SIGKILL, Signal::SIGINT, Signal::SIGTERM] {
         trials.push(trial(
             format!("nothing of a machine outlives its holder's {signal}"),
-            move || outlives(signal),
+            move || outlives(signal, PLAIN),
         ));
     }
+    let booted = trial(
+        "nothing of a machine that systemd booted outlives its holder's SIGKILL",
+        || outlives(Signal::SIGKILL, BOOTED),
+    );
+    trials.push(booted.with_ignored_flag(boot::can_boot().is_err()));
     run(trials.into_iter().map(needs_system).collect())
 }
 
@@ -115,9 +122,9 @@ fn deaf_program() -> Result<()> {
     Ok(())
 }
 
-fn outlives(signal: Signal) -> Result<()> {
+fn outlives(signal: Signal, kind: &str) -> Result<()> {
     let mut holder = Command::new(env::current_exe()?)
-        .env(HOLD, "1")
+        .env(HOLD, kind)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -129,7 +136,7 @@ fn outlives(signal: Signal) -> Result<()> {
         .map(str::parse)
         .collect::<Result<_, _>>()?;
     ensure!(
-        pids.len() == 3 && pids.iter().all(|pid| is_alive(*pid)),
+        pids.len() >= 3 && pids.iter().all(|pid| is_alive(*pid)),
         "{line}"
     );
 
@@ -144,13 +151,20 @@ fn outlives(signal: Signal) -> Result<()> {
         );
         thread::sleep(Duration::from_millis(5));
     }
+    if kind == BOOTED {
+        // What the killed one could not remove, the next one does.
+        boot::can_boot()?;
+    }
     Ok(())
 }
 
 /// Holds a machine with a program and with a daemon that has left its parent, and says the process
-/// ids of its init and of both.
-fn hold() -> Result<()> {
-    let machine = Machine::new(&system(), "held")?;
+/// ids of its init, of both, and of what else runs in it.
+fn hold(is_booted: bool) -> Result<()> {
+    let mut machine = Machine::new(&system(), "held")?;
+    if is_booted {
+        machine = machine.boot()?;
+    }
     let _sleep = machine.start("sleep", ["1000"])?;
     machine.run("sh", ["-c", "sleep 1000 & exit 0"])?;
     let init = machine.pid();

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::commands::{build, lab};
+use crate::commands::{build, lab, package};
 use crate::{cargo, process, say, setup, workspace};
 
 /// Builds and tests; `args` go to cargo test, and then the lab is left out.
@@ -25,6 +25,15 @@ pub fn run(args: &[OsString]) -> Result<ExitCode> {
     if args.is_empty() && lab_lacks.is_none() {
         // The lab has tests of its own.
         lab::set_up_short()?;
+    }
+    if args.is_empty() {
+        // It has tests of its own.
+        match package::can_be_made() {
+            Ok(()) => drop(package::make()?),
+            Err(error) => say(format_args!(
+                "the package's tests will be reported as skipped: {error:#}"
+            )),
+        }
     }
     let mut test = cargo::command("test");
     test.args(["--workspace", "--exclude", "xdp-dedup-ebpf"])
