@@ -4,9 +4,9 @@
 
 use core::ptr;
 
-/// libxdp runs programs in the order of their priorities, 50 where none is given. A copy is dropped
-/// before programs that count, redirect or log would see it; those that must come first have room
-/// below.
+/// libxdp runs programs in the order of their priorities, 50 where none is given. Behind those that drop
+/// (xdp-filter has 10): had a first copy passed here and been dropped there, the second one would be
+/// gone too. Before those that count, redirect or answer: they see each message once.
 const PRIORITY: usize = 20;
 
 /// As `struct { __uint(priority, 20); __uint(XDP_PASS, 1); } XDP_RUN_CONFIG(xdp_dedup)` in C.
