@@ -5,6 +5,7 @@
 use std::{net::Ipv6Addr, process::ExitCode};
 
 use anyhow::{Result, ensure};
+use bytemuck::Zeroable as _;
 use testbed::{
     frame::{Checksum, Frame, reported_pair},
     harness::{self, needs_root, trial},
@@ -30,7 +31,7 @@ const DUPLICATE: (Verdict, Reason) = (Verdict::Drop, Reason::Duplicate);
 type Test = fn() -> Result<()>;
 
 fn main() -> ExitCode {
-    let trials: [(_, Test); 9] = [
+    let trials: [(_, Test); 10] = [
         (
             "in a table full of other messages a first one passes and is learned",
             a_full_table,
@@ -47,6 +48,10 @@ fn main() -> ExitCode {
         (
             "counters and table survive a change of policy",
             a_change_of_policy,
+        ),
+        (
+            "where nobody wrote a policy everything passes, whatever is in the table",
+            no_policy,
         ),
         (
             "as many trusted relays as there may be give way to as many others",
@@ -198,6 +203,43 @@ fn a_change_of_policy() -> Result<()> {
     kernel.maps.forget()?;
     assert_eq!(kernel.maps.table_entries(), 0);
     assert_eq!(kernel.decide_at(&b, Timestamp(59_999_999))?, FIRST);
+    Ok(())
+}
+
+fn no_policy() -> Result<()> {
+    let options = LoadOptions {
+        capacity: 4096,
+        interface_slot: 0,
+        clock: Clock::Replay,
+        relay_counters: false,
+        pins: None,
+    };
+    // As another tool than `run` loads it: the map as the kernel made it.
+    let mut kernel = Kernel::load_without_policy(&options)?;
+    assert_eq!(kernel.maps.policy()?, Policy::zeroed());
+    let [a, b] = pair(7);
+    let start = 1_000_000_000;
+    assert_eq!(kernel.decide_at(&a, Timestamp(start))?, FIRST);
+    // In the same instant, later and earlier: the table says each time that it just passed.
+    for time in [start, start + 39, start + 200_000, start, start - 1_000_000] {
+        for copy in [&a, &b] {
+            let (verdict, reason) = kernel.decide_at(copy, Timestamp(time))?;
+            assert_eq!(verdict, Verdict::Pass, "{reason:?} at {time}");
+        }
+    }
+    // What a policy has let in, under the zeros that it may give way to.
+    let longest = Policy::zeroed().with_window(Window::LONGEST);
+    for remembered in [longest, Policy::new(DigestKey::FIXED)] {
+        kernel.maps.set_policy(&remembered)?;
+        kernel.maps.forget()?;
+        assert_eq!(kernel.decide_at(&a, Timestamp(start))?, FIRST);
+        assert_eq!(kernel.decide_at(&b, Timestamp(start))?, DUPLICATE);
+        kernel.maps.set_policy(&Policy::zeroed())?;
+        for copy in [&b, &a, &b] {
+            let (verdict, reason) = kernel.decide_at(copy, Timestamp(start))?;
+            assert_eq!(verdict, Verdict::Pass, "{reason:?}");
+        }
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 
 mod settings;
 
+use bytemuck::Zeroable as _;
 use proptest::{prelude::*, sample::select};
 use testbed::{
     frame::{
@@ -16,7 +17,8 @@ use testbed::{
     model::{Model, Settings},
 };
 use xdp_dedup_common::{
-    Reason, decide, digest::DigestKey, exact_table::ExactTable, packet::Bytes, time::Timestamp,
+    Policy, Reason, Verdict, decide, digest::DigestKey, exact_table::ExactTable, packet::Bytes,
+    time::Timestamp,
 };
 
 use crate::settings::{policy, trusted_relays};
@@ -300,6 +302,34 @@ proptest! {
             "{got:?} of {linear} of {} bytes",
             frame.len()
         );
+    }
+
+    #[test]
+    fn without_a_policy_everything_passes(
+        events in scene(),
+        start in select(vec![3 * IDLE as u64, (1 << 42) - 1_000_000, 1 << 50]),
+    ) {
+        let mut policy_in_force = policy(&Settings::default(), DigestKey::FIXED);
+        let mut table = ExactTable::new(policy_in_force);
+        let mut time = start;
+        for event in &events {
+            match event {
+                Event::Settings(settings) => {
+                    policy_in_force = policy(settings, DigestKey::FIXED);
+                    table.set_trusted_relays(&trusted_relays(settings));
+                }
+                Event::Frame(gap, frame) => {
+                    time = time.saturating_add_signed(*gap);
+                    table.set_time(Timestamp(time));
+                    // The table is as the policy has it; then the frame comes once more.
+                    table.set_policy(policy_in_force);
+                    decide(&Bytes::new(frame), &table);
+                    table.set_policy(Policy::zeroed());
+                    let decision = decide(&Bytes::new(frame), &table);
+                    prop_assert_eq!(decision.verdict(), Verdict::Pass, "{:?}", decision);
+                }
+            }
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@
 
 mod bench;
 mod frame;
+mod libxdp;
 mod maps;
 
 use core::arch::asm;

@@ -234,13 +234,31 @@ pub(crate) fn described(program_id: u32) -> String {
     }
 }
 
+/// What libxdp's dispatcher is called in the kernel.
+const DISPATCHER: &str = "xdp_dispatcher";
+
+/// What to do about another program on the interface.
+pub(crate) fn way_out(interface: &str, program_id: u32) -> String {
+    if program_name(program_id).as_deref() == Some(DISPATCHER) {
+        format!(
+            "behind libxdp's dispatcher are the programs that `xdp-loader status {interface}` lists, \
+             and `run` cannot join them; `xdp-loader unload {interface} --all` takes them all off"
+        )
+    } else {
+        "stop the tool that attached it (`bpftool link` shows who holds it; what xdp-loader attached, \
+         `xdp-loader unload` takes off)"
+            .to_owned()
+    }
+}
+
 /// Says who is on the interface already.
 fn incumbent(interface: &Interface, id: u32) -> String {
     let program = described(id);
     let name = &interface.name;
+    let way_out = way_out(name, id);
     format!(
         "{name} already has an XDP program: {program}; xdp-dedup never displaces another program: \
-         stop the tool that attached it (`bpftool link` shows who holds it)"
+         {way_out}"
     )
 }
 

@@ -78,8 +78,8 @@ impl Program {
     const fn name(self) -> &'static str {
         match self {
             Self::Filter => "xdp_dedup",
-            Self::BenchEmpty => "bench_empty",
-            Self::BenchFirst => "bench_first",
+            Self::BenchEmpty => "xdp_empty",
+            Self::BenchFirst => "xdp_first",
         }
     }
 }

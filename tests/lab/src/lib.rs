@@ -3,6 +3,7 @@
 
 pub mod counter;
 pub mod dhcp;
+pub mod kernel_object;
 pub mod line;
 pub mod machine;
 pub mod network;

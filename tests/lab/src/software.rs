@@ -13,6 +13,7 @@ pub mod server;
 pub mod strict_client;
 pub mod tcpdump;
 pub mod uefi;
+pub mod xdp_tools;
 
 use std::time::Duration;
 
@@ -62,6 +63,7 @@ pub const PACKAGES: &[&str] = &[
     "nftables",
     "radvd",
     "tcpdump",
+    "xdp-tools",
 ];
 
 /// Most time that a program may take to come up, on a machine that is busy.

@@ -15,7 +15,7 @@ use super::{
     resources::Resources,
 };
 use crate::{
-    attachment::{Mode, described, program_name},
+    attachment::{Mode, described, program_name, way_out},
     interfaces::{Interface, stacked},
     kernel::Kernel,
 };
@@ -58,7 +58,7 @@ pub async fn look(
             )],
         };
         lines.extend(about.into_iter().map(|line| line.of(name)));
-        lines.push(incumbent(&interface.programs, resources).of(name));
+        lines.push(incumbent(name, &interface.programs, resources).of(name));
     }
     if there.len() > 1 {
         lines.extend(stacking(&there, all));
@@ -272,7 +272,7 @@ fn lro(on: bool, name: &str) -> Line {
 }
 
 /// The XDP program on the interface, and whose it is.
-fn incumbent(programs: &[u32], resources: &Resources) -> Line {
+fn incumbent(name: &str, programs: &[u32], resources: &Resources) -> Line {
     const OWN_NAME: &str = "xdp_dedup";
     let line = |found: String, outcome| Line::new(Subject::XdpProgram, found, outcome);
     let Some(&id) = programs.first() else {
@@ -292,11 +292,10 @@ fn incumbent(programs: &[u32], resources: &Resources) -> Line {
         ),
         _ => line(
             format!("{} is attached", described(id)),
-            Outcome::Fail(
-                "`run` never displaces another program: stop the tool that attached it \
-                 (`bpftool link` shows who holds it)"
-                    .to_owned(),
-            ),
+            Outcome::Fail(format!(
+                "`run` never displaces another program: {}",
+                way_out(name, id)
+            )),
         ),
     }
 }
@@ -462,7 +461,7 @@ mod tests {
                 "left in place by --persist",
             ),
         ] {
-            let line = incumbent(&programs, &resources);
+            let line = incumbent("server0", &programs, &resources);
             let told = match &line.outcome {
                 Outcome::Ok => "ok",
                 Outcome::Warn(_) => "warn",
