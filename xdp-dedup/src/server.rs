@@ -66,11 +66,9 @@ pub async fn serve(listener: TcpListener, source: Arc<impl Source>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                // Where all are being answered, this one is closed: it can come again.
-                if connections.make_room().await {
-                    let answers = Arc::clone(&answers);
-                    connections.start(|progress| converse(stream, answers, progress));
-                }
+                connections.make_room().await;
+                let answers = Arc::clone(&answers);
+                connections.start(|progress| converse(stream, answers, progress));
             }
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
             Err(error) => {

@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicU8, Ordering},
 };
 
-use tokio::task::AbortHandle;
+use tokio::{sync::Notify, task::AbortHandle};
 
 /// Connections at once.
 const MOST: usize = 64;
@@ -25,38 +25,60 @@ pub(super) enum Stage {
 
 /// Where a connection says how far it is.
 #[derive(Clone, Debug)]
-pub(super) struct Progress(Arc<AtomicU8>);
+pub(super) struct Progress {
+    stage: Arc<AtomicU8>,
+    changed: Arc<Notify>,
+}
 
 impl Progress {
     pub(super) fn set(&self, stage: Stage) {
-        self.0.store(stage as u8, Ordering::Relaxed);
+        self.stage.store(stage as u8, Ordering::Relaxed);
+        self.changed.notify_one();
     }
 
     fn is(&self, stage: Stage) -> bool {
-        self.0.load(Ordering::Relaxed) == stage as u8
+        self.stage.load(Ordering::Relaxed) == stage as u8
+    }
+}
+
+/// Tells that a connection has ended, in whatever way.
+struct End(Arc<Notify>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.notify_one();
     }
 }
 
 /// Those that are open, the oldest first.
 #[derive(Default)]
-pub(super) struct Connections(Vec<(Progress, AbortHandle)>);
+pub(super) struct Connections {
+    open: Vec<(Progress, AbortHandle)>,
+    changed: Arc<Notify>,
+}
 
 impl Connections {
     /// Makes room for one more: closes the oldest one whose client has not asked yet, else the oldest
-    /// whose client does not read its answer. Where all are being answered there is no room.
-    pub(super) async fn make_room(&mut self) -> bool {
-        self.0.retain(|(_, connection)| !connection.is_finished());
-        if self.0.len() < MOST {
-            return true;
+    /// whose client does not read its answer. Where all are being answered, which takes no longer than
+    /// two readings of the maps, it waits for the first one that is.
+    pub(super) async fn make_room(&mut self) {
+        loop {
+            self.open.retain(|(_, open)| !open.is_finished());
+            if self.open.len() < MOST {
+                return;
+            }
+            let oldest = |stage| {
+                self.open
+                    .iter()
+                    .position(|(progress, _)| progress.is(stage))
+            };
+            if let Some(index) = oldest(Stage::Waiting).or_else(|| oldest(Stage::Sending)) {
+                self.open.remove(index).1.abort();
+                // Its file descriptor is closed when its task is run for the last time.
+                return tokio::task::yield_now().await;
+            }
+            self.changed.notified().await;
         }
-        let oldest = |stage| self.0.iter().position(|(progress, _)| progress.is(stage));
-        let Some(index) = oldest(Stage::Waiting).or_else(|| oldest(Stage::Sending)) else {
-            return false;
-        };
-        self.0.remove(index).1.abort();
-        // Its file descriptor is closed when its task is run for the last time.
-        tokio::task::yield_now().await;
-        true
     }
 
     /// Starts a connection.
@@ -64,17 +86,25 @@ impl Connections {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let progress = Progress(Arc::new(AtomicU8::new(Stage::Waiting as u8)));
-        let connection = tokio::spawn(converse(progress.clone()));
-        self.0.push((progress, connection.abort_handle()));
+        let progress = Progress {
+            stage: Arc::new(AtomicU8::new(Stage::Waiting as u8)),
+            changed: Arc::clone(&self.changed),
+        };
+        let end = End(Arc::clone(&self.changed));
+        let conversation = converse(progress.clone());
+        let connection = tokio::spawn(async move {
+            let _end = end;
+            conversation.await;
+        });
+        self.open.push((progress, connection.abort_handle()));
     }
 
     /// Closes the older half of those whose clients have not asked yet, or else of those whose clients
     /// do not read: where file descriptors lack, a scrape needs some too.
     pub(super) fn close_half_of_the_waiting(&mut self) {
-        self.0.retain(|(_, connection)| !connection.is_finished());
+        self.open.retain(|(_, open)| !open.is_finished());
         for stage in [Stage::Waiting, Stage::Sending] {
-            let idle = || self.0.iter().filter(|(progress, _)| progress.is(stage));
+            let idle = || self.open.iter().filter(|(progress, _)| progress.is(stage));
             let half = idle().count().div_ceil(2);
             idle().take(half).for_each(|(_, idle)| idle.abort());
             if half > 0 {
@@ -86,7 +116,10 @@ impl Connections {
 
 #[cfg(test)]
 mod tests {
-    use std::future;
+    use std::{
+        future::{self, poll_fn},
+        task::Poll,
+    };
 
     use super::*;
 
@@ -95,7 +128,7 @@ mod tests {
             progress.set(stage);
             future::pending()
         });
-        connections.0.last().unwrap().1.clone()
+        connections.open.last().unwrap().1.clone()
     }
 
     #[tokio::test]
@@ -105,19 +138,26 @@ mod tests {
         let sending = add(&mut connections, Stage::Sending);
         let waiting = add(&mut connections, Stage::Waiting);
         let waiting_too = add(&mut connections, Stage::Waiting);
-        while connections.0.len() < MOST {
-            assert!(connections.make_room().await);
+        while connections.open.len() < MOST {
+            connections.make_room().await;
             add(&mut connections, Stage::Answering);
         }
         for closed in [&waiting, &waiting_too, &sending] {
             assert!(!closed.is_finished());
-            assert!(connections.make_room().await);
+            connections.make_room().await;
             assert!(closed.is_finished());
             add(&mut connections, Stage::Answering);
         }
-        assert!(!connections.make_room().await);
+        {
+            let mut room = std::pin::pin!(connections.make_room());
+            let asked = poll_fn(|context| Poll::Ready(room.as_mut().poll(context))).await;
+            assert!(asked.is_pending());
+        }
         assert!(!answering.is_finished());
-        assert_eq!(connections.0.len(), MOST);
+        assert_eq!(connections.open.len(), MOST);
+        connections.open[5].0.set(Stage::Sending);
+        connections.make_room().await;
+        assert_eq!(connections.open.len(), MOST - 1);
     }
 
     #[tokio::test]
