@@ -44,6 +44,10 @@ fn main() -> ExitCode {
             "each alert is tried where it fires and where it keeps quiet",
             alerts_are_tried,
         ),
+        trial(
+            "the README has a row for each alert, in the order of the file",
+            alerts_are_documented,
+        ),
         with(
             "promtool",
             trial("promtool finds the alerts as they should be", promtool),
@@ -188,8 +192,8 @@ fn values_of<'a>(text: &'a str, label: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// The alerts, by name.
-fn alerts() -> Result<BTreeMap<String, Value>> {
+/// The alerts by name, in the order of the file.
+fn alerts() -> Result<Vec<(String, Value)>> {
     let file = yaml("alerts.yml")?;
     let groups = file["groups"].as_array().context("no groups")?;
     let rules = groups.iter().filter_map(|group| group["rules"].as_array());
@@ -201,7 +205,7 @@ fn alerts() -> Result<BTreeMap<String, Value>> {
 
 fn alerts_are_whole() -> Result<()> {
     let alerts = alerts()?;
-    ensure!(alerts.len() >= 8, "{:?}", alerts.keys());
+    ensure!(alerts.len() >= 8, "{alerts:?}");
     for (name, alert) in alerts {
         let severity = alert["labels"]["severity"].as_str().unwrap_or_default();
         ensure!(
@@ -220,6 +224,27 @@ fn alerts_are_whole() -> Result<()> {
     Ok(())
 }
 
+fn alerts_are_documented() -> Result<()> {
+    let readme = fs::read_to_string(folder().join("../../README.md"))?;
+    let (_, table) = readme.split_once("<!-- alerts -->").context("no table")?;
+    let (table, _) = table.split_once("<!-- end -->").context("no end")?;
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    let documented: Vec<_> = rows
+        .map(|row| {
+            let mut cells = row.split('|').map(str::trim).skip(1);
+            let name = cells.next().unwrap_or_default().trim_matches('`');
+            (name.to_owned(), cells.next().unwrap_or_default().to_owned())
+        })
+        .collect();
+    let alerts = alerts()?.into_iter().map(|(name, alert)| {
+        let severity = alert["labels"]["severity"].as_str().unwrap_or_default();
+        (name, severity.to_owned())
+    });
+    let alerts: Vec<_> = alerts.collect();
+    ensure!(documented == alerts, "{documented:?} is not {alerts:?}");
+    Ok(())
+}
+
 fn alerts_are_tried() -> Result<()> {
     let file = yaml("alerts_test.yml")?;
     let tests = file["tests"].as_array().context("no tests")?;
@@ -235,7 +260,7 @@ fn alerts_are_tried() -> Result<()> {
             .is_some_and(|all| !all.is_empty());
         tried.insert((name.to_owned(), fires));
     }
-    let names = alerts()?.into_keys();
+    let names = alerts()?.into_iter().map(|(name, _)| name);
     let expected: BTreeSet<_> = names
         .flat_map(|name| [(name.clone(), true), (name, false)])
         .collect();

@@ -30,6 +30,7 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("-rw-r--r--", "./usr/share/doc/xdp-dedup/changelog.gz"),
     ("-rw-r--r--", "./usr/share/doc/xdp-dedup/README.md"),
+    ("-rw-r--r--", "./usr/share/doc/xdp-dedup/OPERATING.md"),
     (
         "-rw-r--r--",
         "./usr/share/doc/xdp-dedup/changelog.Debian.gz",
@@ -49,9 +50,23 @@ const FILES: &[(&str, &str)] = &[
     ),
 ];
 
+/// The dashboard and the alerts.
+const MONITORING: &[&str] = &[
+    "alerts.yml",
+    "alerts_test.yml",
+    "dashboard.json",
+    "stats-watch.png",
+];
+
 fn files() -> Result<()> {
     let row = |mode: &str, path: &str| format!("{mode} root/root {path}");
     let mut expected: BTreeSet<String> = FILES.iter().map(|(mode, path)| row(mode, path)).collect();
+    for name in MONITORING {
+        expected.insert(row(
+            "-rw-r--r--",
+            &format!("./usr/share/doc/xdp-dedup/monitoring/{name}"),
+        ));
+    }
     let mut help = Command::new(package::checkout().join("target/release/xdp-dedup"));
     let help = package::run(help.arg("--help"))?;
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
