@@ -2,7 +2,7 @@
 //! takes back what was seen.
 
 use std::any::Any;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -110,6 +110,11 @@ impl<'a> Play<'a> {
         let row = Vec::from_iter(words.filter(|word| !word.is_empty())).join("-");
         let file = format!("{}-{row}-{with}-{place}.pcap", self.scenario);
         self.options.pcap.as_ref().map(|folder| folder.join(file))
+    }
+
+    /// The `xdp-dedup` that is tried.
+    pub fn binary(&self) -> &Path {
+        &self.options.binary
     }
 
     /// Starts the filter on the machine with these arguments of `xdp-dedup run`, if it is to run in

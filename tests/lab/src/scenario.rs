@@ -13,6 +13,7 @@ mod servers;
 mod strict_client;
 mod two_nics;
 mod vrrp;
+mod xdp_loader;
 
 use anyhow::Result;
 
@@ -73,4 +74,5 @@ pub const ALL: &[Scenario] = &[
     two_nics::SCENARIO,
     bystanders::SCENARIO,
     load::SCENARIO,
+    xdp_loader::SCENARIO,
 ];

@@ -4,6 +4,7 @@
 pub mod bus;
 pub mod client;
 pub mod dnsmasq;
+pub mod guest;
 pub mod kea;
 pub mod keepalived;
 pub mod perfdhcp;

@@ -27,9 +27,9 @@ pub fn status(machine: &Machine, interface: &str) -> Result<Vec<Loaded>> {
         .map(|printed| read(&printed, interface))
 }
 
-/// The table of `xdp-loader status`: the columns are interface or ` =>`, priority where there is one,
+/// The programs in the table that `xdp-loader status` printed. The columns are interface or ` =>`, priority where there is one,
 /// name, mode where the interface stands, id, tag, actions.
-fn read(printed: &str, interface: &str) -> Vec<Loaded> {
+pub fn read(printed: &str, interface: &str) -> Vec<Loaded> {
     let mut programs = Vec::new();
     for line in printed.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
