@@ -28,3 +28,4 @@ pub mod state;
 pub mod stats;
 pub mod status;
 pub mod takeover;
+pub mod told;
