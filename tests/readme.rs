@@ -158,6 +158,7 @@ fn each_metric_stands_in_the_table() {
         relays: RelayTally::default(),
         table_entries: 0,
         table_capacity: 1024,
+        events_lost: 0,
     };
     let exposition = snapshot.encode().unwrap();
     let names: Vec<_> = exposition

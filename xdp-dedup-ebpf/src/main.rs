@@ -10,6 +10,7 @@
 #![feature(asm_experimental_arch, core_intrinsics)]
 
 mod bench;
+mod events;
 mod frame;
 mod maps;
 
@@ -54,6 +55,7 @@ fn filter(context: &XdpContext) -> u32 {
         frame.length()
     };
     maps::count(&decision, bytes);
+    events::report(context, decision);
     if decision.is_drop() {
         XDP_DROP
     } else {

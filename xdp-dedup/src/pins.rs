@@ -11,7 +11,7 @@
 
 mod find;
 
-pub use find::{Pinned, find};
+pub use find::{Pinned, ReadersPlace, find};
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},

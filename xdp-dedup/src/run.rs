@@ -84,8 +84,9 @@ async fn serve(args: &RunArgs, mut settings: Settings, mut key: DigestKey) -> Re
         Metrics::Off => None,
         Metrics::At(address) => Some(listen(address)?),
     };
+    let attachments = takeover::take_over(&chosen, &settings, &pins, legacy).await?;
     let filter = Arc::new(Filter {
-        attachments: takeover::take_over(&chosen, &settings, &pins, legacy).await?,
+        attachments,
         capacity: settings.capacity,
         reading: tokio::sync::Mutex::default(),
     });
@@ -276,6 +277,7 @@ impl server::Source for Filter {
                 relays: shared.kernel.maps.relays()?,
                 table_entries: shared.kernel.maps.table_entries(),
                 table_capacity: capacity,
+                events_lost: shared.kernel.maps.lost_events()?,
             })
         })
         .await
