@@ -92,6 +92,7 @@ fn load(capacity: u32, interface_slot: u32, clock: Clock) -> Result<Kernel> {
         interface_slot,
         clock,
         relay_counters: false,
+        trace: false,
         pins: None,
     };
     Kernel::load(&options, &Policy::new(DigestKey::FIXED))

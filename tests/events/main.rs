@@ -1,5 +1,5 @@
 //! `events` as an operator meets it: what it shows, what it does not show, and that nothing it does
-//! changes what becomes of a frame.
+//! changes what becomes of a frame. And the kernel program's own trace lines.
 
 #[expect(dead_code, reason = "of this bed not all is wanted here")]
 #[path = "../persist/bed.rs"]
@@ -7,6 +7,7 @@ mod bed;
 mod follower;
 mod lines;
 mod listeners;
+mod traced;
 
 use std::process::ExitCode;
 
@@ -17,7 +18,7 @@ use testbed::harness::{needs_root, run, trial};
 type Test = fn() -> Result<()>;
 
 fn main() -> ExitCode {
-    let tests = [lines::TESTS, listeners::TESTS].concat();
+    let tests = [lines::TESTS, listeners::TESTS, traced::TESTS].concat();
     let trials = tests
         .into_iter()
         .map(|(name, test)| needs_root(trial(name, test)));

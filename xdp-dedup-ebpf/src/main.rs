@@ -13,6 +13,11 @@ mod bench;
 mod events;
 mod frame;
 mod maps;
+mod trace;
+
+// See `trace`.
+extern crate self as aya_log_ebpf;
+use trace::aya_log as macro_support;
 
 use core::arch::asm;
 
@@ -56,6 +61,7 @@ fn filter(context: &XdpContext) -> u32 {
     };
     maps::count(&decision, bytes);
     events::report(context, decision);
+    trace::decided(context, decision);
     if decision.is_drop() {
         XDP_DROP
     } else {

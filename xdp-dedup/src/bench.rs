@@ -177,6 +177,7 @@ fn load(besides: Besides) -> Result<Kernel> {
         interface_slot: 0,
         clock: Clock::Live,
         relay_counters: besides == Besides::RelayCounters,
+        trace: false,
         pins: None,
     };
     // Copies within a millisecond, as relays send them. Each time the window is over one frame passes

@@ -31,3 +31,4 @@ pub mod stats;
 pub mod status;
 pub mod takeover;
 pub mod told;
+pub mod trace;

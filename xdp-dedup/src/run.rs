@@ -26,6 +26,7 @@ use crate::{
     server,
     settings::Settings,
     takeover::{self, Legacy},
+    trace,
 };
 
 /// How soon it is noticed that the filter is no longer attached.
@@ -84,7 +85,10 @@ async fn serve(args: &RunArgs, mut settings: Settings, mut key: DigestKey) -> Re
         Metrics::Off => None,
         Metrics::At(address) => Some(listen(address)?),
     };
-    let attachments = takeover::take_over(&chosen, &settings, &pins, legacy).await?;
+    let mut attachments = takeover::take_over(&chosen, &settings, &pins, legacy).await?;
+    if settings.trace {
+        attachments.iter_mut().try_for_each(trace::follow)?;
+    }
     let filter = Arc::new(Filter {
         attachments,
         capacity: settings.capacity,
