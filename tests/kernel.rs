@@ -7,7 +7,7 @@ use std::{net::Ipv6Addr, process::ExitCode};
 use anyhow::{Result, ensure};
 use bytemuck::Zeroable as _;
 use testbed::{
-    frame::{Checksum, Frame, reported_pair},
+    frame::{Checksum, ClientMessage, Frame, message_type, relayed, reported, reported_pair},
     harness::{self, needs_root, trial},
 };
 use xdp_dedup::{
@@ -16,10 +16,13 @@ use xdp_dedup::{
     policy::Rules,
 };
 use xdp_dedup_common::{
-    Policy, Reason, Verdict,
+    Packet as _, Policy, Reason, Verdict,
     counters::{InterfaceCounters, Traffic},
+    description::Description,
     digest::DigestKey,
+    event::{Event, Outcomes, Wanted},
     interface::MAX_INTERFACES,
+    packet::Bytes,
     policy::{Untrusted, Window},
     time::{Microseconds, Timestamp},
     trusted::Prefix,
@@ -31,7 +34,7 @@ const DUPLICATE: (Verdict, Reason) = (Verdict::Drop, Reason::Duplicate);
 type Test = fn() -> Result<()>;
 
 fn main() -> ExitCode {
-    let trials: [(_, Test); 10] = [
+    let trials: [(_, Test); 13] = [
         (
             "in a table full of other messages a first one passes and is learned",
             a_full_table,
@@ -66,6 +69,18 @@ fn main() -> ExitCode {
             the_live_clock,
         ),
         (
+            "a full ring of events changes no action, and what it has no room for is counted",
+            a_full_ring,
+        ),
+        (
+            "an event tells of a frame of any length, of its first 2048 bytes what they are",
+            events_of_all_lengths,
+        ),
+        (
+            "nothing is told when a lease is over, nor of other interfaces or decisions",
+            nothing_is_told,
+        ),
+        (
             "a frame of any length from 14 bytes on gets an action",
             frames_of_all_lengths,
         ),
@@ -82,6 +97,7 @@ fn load(capacity: u32, interface_slot: u32, clock: Clock) -> Result<Kernel> {
         interface_slot,
         clock,
         relay_counters: false,
+        trace: false,
         pins: None,
     };
     Kernel::load(&options, &Policy::new(DigestKey::FIXED))
@@ -213,6 +229,7 @@ fn no_policy() -> Result<()> {
         clock: Clock::Replay,
         relay_counters: false,
         pins: None,
+        trace: false,
     };
     // As another tool than `run` loads it: the map as the kernel made it.
     let mut kernel = Kernel::load_without_policy(&options)?;
@@ -343,6 +360,138 @@ fn frames_of_all_lengths() -> Result<()> {
             (Verdict::Pass, expected),
             "{length} bytes"
         );
+    }
+    Ok(())
+}
+
+/// Every outcome on the first interface, for as long as any test runs.
+fn everything() -> Wanted {
+    Wanted::new(
+        Outcomes::of(&Verdict::ALL, Reason::ALL),
+        [0].into_iter().collect(),
+        u64::MAX,
+    )
+}
+
+/// A filter under the live clock with a window that no pause is longer than.
+fn load_live(interface_slot: u32) -> Result<Kernel> {
+    let kernel = load(4096, interface_slot, Clock::Live)?;
+    let policy = Policy::new(DigestKey::FIXED).with_window(Window::LONGEST);
+    kernel.maps.set_policy(&policy)?;
+    Ok(kernel)
+}
+
+fn a_full_ring() -> Result<()> {
+    const DROPS: u64 = 10_000;
+    let kernel = load_live(0)?;
+    kernel.maps.want_events(everything())?;
+    let [first, copy] = pair(1);
+    ensure!(kernel.run(Program::Filter, &first, 1)?.action == XDP_PASS);
+    for number in 0..DROPS {
+        let action = kernel.run(Program::Filter, &copy, 1)?.action;
+        ensure!(action == XDP_DROP, "copy {number}: {action}");
+    }
+    let counted = kernel.maps.counters(0)?;
+    let drops = counted.traffic(Reason::Duplicate, Verdict::Drop).packets;
+    ensure!(drops == DROPS, "{drops} counted");
+
+    let mut ring = kernel.maps.events()?;
+    let mut told = 0;
+    let mut before = 0;
+    while let Some(record) = ring.next() {
+        let event = Event::read(&record).unwrap();
+        let expected = if told == 0 { FIRST } else { DUPLICATE };
+        let decided = (event.decision.verdict(), event.decision.reason());
+        ensure!(decided == expected, "{event:?}");
+        ensure!(event.slot == 0 && event.time >= before, "{event:?}");
+        (told, before) = (told + 1, event.time);
+    }
+    let lost = kernel.maps.lost_events()?;
+    ensure!(
+        lost > 0 && told + lost == DROPS + 1,
+        "{told} told, {lost} lost"
+    );
+    // There is room again.
+    kernel.run(Program::Filter, &copy, 1)?;
+    ensure!(ring.next().is_some() && kernel.maps.lost_events()? == lost);
+    Ok(())
+}
+
+fn events_of_all_lengths() -> Result<()> {
+    let kernel = load_live(0)?;
+    kernel.maps.want_events(everything())?;
+    let mut ring = kernel.maps.events()?;
+    // Around the sizes of both records, and beyond the first buffer.
+    for length in (200..300)
+        .chain(1500..1530)
+        .chain(2030..2070)
+        .chain([3000, 3600, 9000])
+    {
+        let [_, high, low] = [0, (length >> 8) as u8, length as u8];
+        let message = ClientMessage::new(message_type::SOLICIT, [7, high, low]);
+        let base = relayed(
+            reported::RELAY_A,
+            reported::SERVER,
+            reported::CLIENT,
+            &message,
+        );
+        let padding = vec![0xaa; length - base.bytes().len() - 4];
+        let message = message.option(1000, &padding);
+        let frame = relayed(
+            reported::RELAY_A,
+            reported::SERVER,
+            reported::CLIENT,
+            &message,
+        );
+        let bytes = frame.bytes();
+        ensure!(bytes.len() == length, "{} bytes, not {length}", bytes.len());
+        kernel.run(Program::Filter, &bytes, 1)?;
+        let record = ring.next().unwrap();
+        let event = Event::read(&record).unwrap();
+        let packet = event.packet();
+        ensure!(packet.length() == length, "{length}: {event:?}");
+        let captured = length.min(2048);
+        ensure!(packet.is_linear(captured) && !packet.is_linear(captured + 1));
+        for (offset, byte) in bytes[..captured].iter().enumerate() {
+            let told = packet.read::<u8>(offset);
+            ensure!(told == Some(*byte), "{length}: byte {offset}");
+        }
+        ensure!(
+            Description::of(&packet) == Description::of(&Bytes::new(&bytes)),
+            "{length}: {:?}",
+            Description::of(&packet)
+        );
+    }
+    ensure!(kernel.maps.lost_events()? == 0);
+    Ok(())
+}
+
+fn nothing_is_told() -> Result<()> {
+    let of = |outcomes, slot, until| Wanted::new(outcomes, [slot].into_iter().collect(), until);
+    let all = Outcomes::of(&Verdict::ALL, Reason::ALL);
+    let drops = Outcomes::of(&[Verdict::Drop], Reason::ALL);
+    for (what, wanted, told, is_wanted_still) in [
+        ("everything", of(all, 3, u64::MAX), true, true),
+        ("of another interface", of(all, 2, u64::MAX), false, true),
+        ("other decisions", of(drops, 3, u64::MAX), false, true),
+        (
+            "till a nanosecond after the boot",
+            of(all, 3, 1),
+            false,
+            false,
+        ),
+        ("nothing", Wanted::default(), false, false),
+    ] {
+        let kernel = load_live(3)?;
+        kernel.maps.want_events(wanted)?;
+        let [first, _] = pair(1);
+        kernel.run(Program::Filter, &first, 1)?;
+        let mut ring = kernel.maps.events()?;
+        ensure!(ring.next().is_some() == told, "{what}");
+        // A lease that is over is ended by the first frame that finds it so.
+        let still = !kernel.maps.wanted_events()?.is_nothing();
+        ensure!(still == is_wanted_still, "{what}");
+        ensure!(kernel.maps.lost_events()? == 0, "{what}");
     }
     Ok(())
 }

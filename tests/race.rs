@@ -95,6 +95,7 @@ fn race(entry: Entry, cpus: &[usize]) -> Result<()> {
         interface_slot: 0,
         clock: Clock::Live,
         relay_counters: false,
+        trace: false,
         pins: None,
     };
     let policy = Policy::new(DigestKey::FIXED)

@@ -201,6 +201,7 @@ fn each_metric_stands_in_the_table() {
         table_entries: 0,
         table_capacity: 1024,
         window: Window::DEFAULT,
+        events_lost: 0,
     };
     let exposition = snapshot.encode().unwrap();
     let names: Vec<_> = exposition

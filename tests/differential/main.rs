@@ -71,6 +71,7 @@ fn the_same_everywhere() -> Result<()> {
         interface_slot: 0,
         clock: Clock::Replay,
         relay_counters: true,
+        trace: false,
         pins: None,
     };
     let start = Instant::now();

@@ -130,6 +130,7 @@ fn exposition() -> Result<String> {
         relays: RelayTally::default(),
         table_entries: 0,
         table_capacity: 1024,
+        events_lost: 0,
         window: Window::DEFAULT,
     };
     snapshot.encode()

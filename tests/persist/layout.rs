@@ -10,6 +10,7 @@ use xdp_dedup::layout::shapes;
 use xdp_dedup::maps::{LAYOUT, NAMES};
 use xdp_dedup_common::counters::{InterfaceCounters, RelayCounters};
 use xdp_dedup_common::digest::DigestKey;
+use xdp_dedup_common::event::{Header, Outcomes, Wanted};
 use xdp_dedup_common::exact_table::ExactTable;
 use xdp_dedup_common::identity::Address;
 use xdp_dedup_common::interface::InterfaceNote;
@@ -21,7 +22,7 @@ use xdp_dedup_common::{Entry as _, Identity, Policy, Reason, Surroundings as _, 
 
 /// What [`LAYOUT`] stands for: the maps, and a sample of what is in them, byte by byte. A change of
 /// anything here takes another number, for a program must not read what it would misunderstand.
-const NUMBER: u32 = 1;
+const NUMBER: u32 = 2;
 const DESCRIPTION: &str = include_str!("layout.txt");
 
 pub fn the_number_stands_for_this_layout() -> Result<()> {
@@ -54,10 +55,21 @@ fn description() -> Result<String> {
     let policy = Policy::new(DigestKey::FIXED);
     let table = ExactTable::new(policy);
     let mut counters = InterfaceCounters::zeroed();
+    let mut event = Header {
+        time: 0x0505_0505,
+        slot: 6,
+        length: 0x0707,
+        captured: 0x0808,
+        ..Header::zeroed()
+    };
+    let drops = Outcomes::of(&[Verdict::Drop], Reason::ALL);
+    let wanted = Wanted::new(drops, [0, 9].into_iter().collect(), 0x0a0a_0a0a);
     let [first, second] = reported_pair().map(|frame| frame.bytes());
     for (frame, time) in [(&first, 1_000_000_000_000), (&second, 1_000_000_000_039)] {
         table.set_time(Timestamp(time));
-        counters.count(&decide(&Bytes::new(frame), &table), frame.len());
+        let decision = decide(&Bytes::new(frame), &table);
+        counters.count(&decision, frame.len());
+        event.decision = decision;
     }
     let [a, b, c] = reported::TRANSACTION_ID;
     let identity = Identity {
@@ -94,6 +106,8 @@ fn description() -> Result<String> {
         ("INTERFACES value", hex(&note)),
         ("RELAYS key", hex(relay)),
         ("RELAYS value", hex(relay_counters)),
+        ("EVENTS record", hex(&event)),
+        ("EVENTS_WANTED value", hex(&wanted)),
     ] {
         writeln!(text, "{what}: {bytes}")?;
     }

@@ -94,8 +94,8 @@ const PERSIST: &[&str] = &["--persist"];
 fn leaves_the_filter() -> Result<()> {
     let bed = Bed::new()?;
     let daemon = bed.run(PERSIST)?;
-    let mut expected = vec!["".to_owned(), "layout-1".to_owned()];
-    expected.extend(NAMES.map(|name| format!("layout-1/{name}")));
+    let mut expected = vec!["".to_owned(), "layout-2".to_owned()];
+    expected.extend(NAMES.map(|name| format!("layout-2/{name}")));
     expected.push(format!("link-{}", bed.ends[0].index()?));
     expected.sort();
     let pinned = || -> Result<Vec<String>> {
@@ -238,7 +238,7 @@ fn another_capacity() -> Result<()> {
 fn another_layout() -> Result<()> {
     let bed = Bed::new()?;
     bed.run(PERSIST)?.stop(Signal::SIGTERM)?;
-    in_the_folder(&bed, "mv layout-1 layout-0; mkdir layout-0-new")?;
+    in_the_folder(&bed, "mv layout-2 layout-0; mkdir layout-0-new")?;
     // What fails leaves the other version's pins.
     let refused = bed.xdp_dedup(&["run", "-i", "server0", "--metrics", "192.0.2.1:1"])?;
     ensure!(refused.code == Some(1), "{refused:?}");
@@ -246,7 +246,7 @@ fn another_layout() -> Result<()> {
     let daemon = bed.run(PERSIST)?;
     wait_for_log(
         &daemon,
-        "the table and the counters start anew: its layout is 1, and was 0",
+        "the table and the counters start anew: its layout is 2, and was 0",
         1,
     )?;
     wait_for_log(&daemon, "taken over, without a gap", 1)?;
@@ -256,7 +256,7 @@ fn another_layout() -> Result<()> {
     wait_for_counts(&daemon, "drop duplicate 1, pass first 1")?;
     daemon.stop(Signal::SIGTERM)?;
     // And a filter of another version goes, too.
-    in_the_folder(&bed, "mv layout-1 layout-7")?;
+    in_the_folder(&bed, "mv layout-2 layout-7")?;
     ensure!(bed.detach_all()? == "server0: detached\n");
     Ok(())
 }
@@ -264,15 +264,15 @@ fn another_layout() -> Result<()> {
 fn unusable_maps() -> Result<()> {
     let bed = Bed::new()?;
     for (damage, reason) in [
-        ("rm layout-1/RELAYS", "layout-1/RELAYS is missing"),
+        ("rm layout-2/RELAYS", "layout-2/RELAYS is missing"),
         (
-            "mv layout-1/POLICY layout-1/TABLE",
-            "layout-1/TABLE is of another kind (Array, ",
+            "mv layout-2/POLICY layout-2/TABLE",
+            "layout-2/TABLE is of another kind (Array, ",
         ),
         (
             // What was begun, and not finished.
-            "mkdir layout-1-new layout-1-old; mv layout-1/TABLE layout-1-new; rm layout-1/TRUSTED",
-            "layout-1/TABLE is missing",
+            "mkdir layout-2-new layout-2-old; mv layout-2/TABLE layout-2-new; rm layout-2/TRUSTED",
+            "layout-2/TABLE is missing",
         ),
     ] {
         bed.run(PERSIST)?.stop(Signal::SIGTERM)?;
@@ -598,7 +598,7 @@ fn maps_of(daemon: &Daemon) -> Result<PathBuf> {
     let root = PathBuf::from(format!("/proc/{}/root/sys/fs/bpf/xdp-dedup", daemon.pid()));
     let mut folders = fs::read_dir(root)?;
     let folder = folders.next().context("no folder")??;
-    Ok(folder.path().join("layout-1"))
+    Ok(folder.path().join("layout-2"))
 }
 
 /// Runs a line of shell in the folder of the server's network namespace.

@@ -23,6 +23,7 @@ pub fn load_kernel() -> Result<Kernel> {
         interface_slot: SLOT,
         clock: Clock::Replay,
         relay_counters: false,
+        trace: false,
         pins: None,
     };
     Kernel::load(&options, &DEFAULT)

@@ -610,8 +610,8 @@ fn in_fresh_place(set_up: &str, arguments: &[&str]) -> Result<Answer> {
     ask(command)
 }
 
-/// Arguments of all three, each with what JSON makes of them.
-const ALL: [&[&str]; 7] = [
+/// Arguments of all three and of `events`, each with what JSON makes of them.
+const ALL: [&[&str]; 9] = [
     &["status"],
     &["status", "--json"],
     &["stats"],
@@ -619,6 +619,8 @@ const ALL: [&[&str]; 7] = [
     &["stats", "--json", "--watch"],
     &["seen"],
     &["seen", "--json"],
+    &["events"],
+    &["events", "--json"],
 ];
 
 fn nothing() -> Result<()> {

@@ -94,6 +94,12 @@ impl Decision {
         Self(self.0 | HAS_GAP | gap.0 << GAP_SHIFT)
     }
 
+    /// Whether it is one: any bytes can come out of a map.
+    pub const fn is_valid(self) -> bool {
+        (self.verdict_number() as usize) < Verdict::ALL.len()
+            && (self.reason_number() as usize) < Reason::ALL.len()
+    }
+
     /// What becomes of it.
     pub const fn verdict(self) -> Verdict {
         Verdict::ALL[self.verdict_number() as usize]

@@ -15,7 +15,7 @@
 //! | whose message it is, and what it says | [`identity`], [`digest`] |
 //! | when it was last seen | [`sighting`], [`time`], [`policy`] |
 //! | what becomes of the frame | [`decision`], [`verdict`], [`counters`] |
-//! | what to tell people of it | [`description`] |
+//! | what to tell people of it | [`description`], [`event`] |
 
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
 #![forbid(unsafe_code)]
@@ -26,6 +26,7 @@ pub mod datagram;
 pub mod decision;
 pub mod description;
 pub mod digest;
+pub mod event;
 #[cfg(feature = "std")]
 pub mod exact_table;
 pub mod identity;

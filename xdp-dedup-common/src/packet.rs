@@ -45,6 +45,7 @@ pub trait Packet {
 pub struct Bytes<'a> {
     frame: &'a [u8],
     linear: usize,
+    length: usize,
 }
 
 impl<'a> Bytes<'a> {
@@ -58,6 +59,15 @@ impl<'a> Bytes<'a> {
         Self {
             frame,
             linear: linear.min(frame.len()),
+            length: frame.len(),
+        }
+    }
+
+    /// A frame of `length` bytes of which only the first are known.
+    pub fn cut_short(frame: &'a [u8], length: usize) -> Self {
+        Self {
+            length: length.max(frame.len()),
+            ..Self::new(frame)
         }
     }
 }
@@ -78,7 +88,7 @@ impl Packet for Bytes<'_> {
     }
 
     fn length(&self) -> usize {
-        self.frame.len()
+        self.length
     }
 }
 

@@ -10,9 +10,15 @@
 #![feature(asm_experimental_arch, core_intrinsics)]
 
 mod bench;
+mod events;
 mod frame;
 mod libxdp;
 mod maps;
+mod trace;
+
+// See `trace`.
+extern crate self as aya_log_ebpf;
+use trace::aya_log as macro_support;
 
 use core::arch::asm;
 
@@ -55,6 +61,8 @@ fn filter(context: &XdpContext) -> u32 {
         frame.length()
     };
     maps::count(&decision, bytes);
+    events::report(context, decision);
+    trace::decided(context, decision);
     if decision.is_drop() {
         XDP_DROP
     } else {

@@ -164,11 +164,17 @@ pub fn next_number() -> [u8; 3] {
     unsafe { (*slot).count_up() }
 }
 
+/// Which value of [`COUNTERS`] is this instance's.
+#[inline(always)]
+pub fn interface_slot() -> u32 {
+    INTERFACE_SLOT.load()
+}
+
 /// Counts a frame. Each CPU has its own counters and a program is not interrupted by itself, so no
 /// atomics are needed.
 #[inline(always)]
 pub fn count(decision: &Decision, bytes: usize) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(INTERFACE_SLOT.load()) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(interface_slot()) {
         // SAFETY: the lookup returned this pointer; nobody else writes to this CPU's value.
         unsafe { (*counters).count(decision, bytes) };
     }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use xdp_dedup_common::{
     Policy, Reason, Verdict,
     digest::DigestKey,
+    event::{Outcomes, Wanted},
     policy::{EscalateEvery, Window},
 };
 
@@ -25,13 +26,16 @@ pub static REPORTED_FRAME: &[u8] = include_bytes!("bench/reported.frame");
 const ROUNDS: usize = 25;
 /// Runs of a program in one round.
 const RUNS: u32 = 100_000;
+/// Runs between which the ring of events is emptied: as many as find room.
+const RUNS_TOLD: u32 = 2_500;
 
 /// Names of the paths, in the order of the output.
-pub const PATHS: [&str; 5] = [
+pub const PATHS: [&str; 6] = [
     "bystander_ipv4",
     "bystander_udp6",
     "duplicate",
     "duplicate_relay_counters",
+    "duplicate_events",
     "first_full",
 ];
 
@@ -56,11 +60,21 @@ struct Cost {
 struct Path {
     name: &'static str,
     program: Program,
-    /// Whether the program counts by relay, too.
-    relay_counters: bool,
+    /// Who takes part beside the program.
+    besides: Besides,
     frame: Vec<u8>,
     /// What 99 of 100 runs must have been counted as, lest something else was measured.
     outcome: Option<(Reason, Verdict)>,
+}
+
+/// What the program does beside its decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Besides {
+    Nothing,
+    /// It counts by relay.
+    RelayCounters,
+    /// It tells `events` of each drop.
+    Events,
 }
 
 /// Measures all paths and prints what they cost.
@@ -115,47 +129,55 @@ fn paths() -> Vec<Path> {
         Path {
             name: PATHS[0],
             program: filter,
-            relay_counters: false,
+            besides: Besides::Nothing,
             frame: ipv4,
             outcome: None,
         },
         Path {
             name: PATHS[1],
             program: filter,
-            relay_counters: false,
+            besides: Besides::Nothing,
             frame: other_port,
             outcome: None,
         },
         Path {
             name: PATHS[2],
             program: filter,
-            relay_counters: false,
+            besides: Besides::Nothing,
             frame: reported(),
             outcome: duplicate,
         },
         Path {
             name: PATHS[3],
             program: filter,
-            relay_counters: true,
+            besides: Besides::RelayCounters,
             frame: reported(),
             outcome: duplicate,
         },
         Path {
             name: PATHS[4],
+            program: filter,
+            besides: Besides::Events,
+            frame: reported(),
+            outcome: duplicate,
+        },
+        Path {
+            name: PATHS[5],
             program: Program::BenchFirst,
-            relay_counters: false,
+            besides: Besides::Nothing,
             frame: reported(),
             outcome: first,
         },
     ]
 }
 
-fn load(relay_counters: bool) -> Result<Kernel> {
+fn load(besides: Besides) -> Result<Kernel> {
     let options = LoadOptions {
         capacity: DEFAULT_CAPACITY,
         interface_slot: 0,
         clock: Clock::Live,
-        relay_counters,
+        relay_counters: besides == Besides::RelayCounters,
+        trace: false,
         pins: None,
     };
     // Copies within a millisecond, as relays send them. Each time the window is over one frame passes
@@ -165,28 +187,37 @@ fn load(relay_counters: bool) -> Result<Kernel> {
         .with_escalate_every(EscalateEvery::new(0).context("no escalation")?);
     let mut kernel = Kernel::load(&options, &policy)?;
     kernel.load_bench()?;
+    if besides == Besides::Events {
+        let drops = Outcomes::of(&[Verdict::Drop], &[Reason::Duplicate]);
+        let wanted = Wanted::new(drops, [0].into_iter().collect(), u64::MAX);
+        kernel.maps.want_events(wanted)?;
+    }
     Ok(kernel)
 }
 
 fn measure() -> Result<Vec<Cost>> {
     stay_on_this_cpu()?;
-    let (plain, counting) = (load(false)?, load(true)?);
+    let plain = load(Besides::Nothing)?;
+    let (counting, telling) = (load(Besides::RelayCounters)?, load(Besides::Events)?);
     // Fills the table with other messages.
     plain.run(Program::BenchFirst, REPORTED_FRAME, 4 * DEFAULT_CAPACITY)?;
     let paths = paths();
     let mut times = vec![(Vec::new(), Vec::new()); paths.len()];
     for _ in 0..ROUNDS {
         for (path, (baseline, filter)) in paths.iter().zip(&mut times) {
-            let kernel = if path.relay_counters {
-                &counting
-            } else {
-                &plain
+            let kernel = match path.besides {
+                Besides::Nothing => &plain,
+                Besides::RelayCounters => &counting,
+                Besides::Events => &telling,
             };
             baseline.push(time(kernel, Program::BenchEmpty, &path.frame)?);
             // Whatever the other paths have put out of the table or the caches comes back first.
             kernel.run(path.program, &path.frame, 1)?;
             let before = kernel.maps.counters(0)?;
-            filter.push(time(kernel, path.program, &path.frame)?);
+            filter.push(match path.besides {
+                Besides::Events => time_told(kernel, path.program, &path.frame)?,
+                _ => time(kernel, path.program, &path.frame)?,
+            });
             if let Some((reason, verdict)) = path.outcome {
                 let counted = kernel.maps.counters(0)?.traffic(reason, verdict).packets
                     - before.traffic(reason, verdict).packets;
@@ -219,6 +250,21 @@ fn measure() -> Result<Vec<Cost>> {
 /// process has the CPU. It is rounded down to whole nanoseconds, in all paths alike.
 fn time(kernel: &Kernel, program: Program, frame: &[u8]) -> Result<f64> {
     Ok(kernel.run(program, frame, RUNS)?.duration.as_nanos() as f64)
+}
+
+/// The same of a program that tells of each run: of what finds no room it would tell nothing.
+fn time_told(kernel: &Kernel, program: Program, frame: &[u8]) -> Result<f64> {
+    let mut ring = kernel.maps.events()?;
+    let mut nanoseconds = 0.0;
+    for _ in 0..RUNS / RUNS_TOLD {
+        nanoseconds += kernel.run(program, frame, RUNS_TOLD)?.duration.as_nanos() as f64;
+        while ring.next().is_some() {}
+    }
+    ensure!(
+        kernel.maps.lost_events()? == 0,
+        "the ring of events is too small"
+    );
+    Ok(nanoseconds / f64::from(RUNS / RUNS_TOLD))
 }
 
 /// The mean of the middle half: a median that does not stop at whole nanoseconds.

@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     bench::BenchArgs, check::CheckArgs, completions::CompletionsArgs, detach::DetachArgs,
-    flags::RunArgs, man::ManArgs, replay::ReplayArgs, seen::SeenArgs, stats::StatsArgs,
-    status::StatusArgs,
+    events::EventsArgs, flags::RunArgs, man::ManArgs, replay::ReplayArgs, seen::SeenArgs,
+    stats::StatsArgs, status::StatusArgs,
 };
 
 /// Drops the second relay's copy of a DHCPv6 client message at the NIC, in front of any server.
@@ -38,6 +38,14 @@ pub enum Command {
     Stats(StatsArgs),
     /// List the transactions that are remembered now, the newest first
     Seen(SeenArgs),
+    /// Follow what is dropped, or other frames to UDP port 547, one line each as they come
+    ///
+    /// The lines are those of `replay`, with the interface and the time since the copy that passed; from
+    /// the moment on at which it starts, until Ctrl-C or SIGTERM. It works beside a running daemon, and
+    /// on what `run --persist` left. Whether somebody follows changes nothing for any frame: the
+    /// kernel program tells of it when all is decided, and where its ring buffer is full it goes on
+    /// and counts an event as lost, which is said here. One `events` can follow at a time.
+    Events(EventsArgs),
     /// Take off a filter that `run --persist` left, and remove its memory when none is left
     Detach(DetachArgs),
     /// Measure what the filter costs per frame on this machine

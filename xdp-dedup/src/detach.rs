@@ -64,7 +64,8 @@ async fn detach(args: &DetachArgs) -> Result<()> {
         println!("nothing is attached");
     }
     let Some(pins) = pins else {
-        return Ok(());
+        // Who was killed at its last step has left the folder around it.
+        return pins::remove_root();
     };
     for index in wanted {
         take_off(index, &pins, &all).await?;

@@ -9,6 +9,7 @@ use aya::{
     pin::PinError,
     programs::Xdp,
 };
+use aya_log::{EbpfLogger, Level};
 use nix::unistd::{SysconfVar, sysconf};
 use xdp_dedup_common::{Policy, Reason, Verdict, replay::ReplaySlot, time::Timestamp};
 
@@ -49,6 +50,8 @@ pub struct LoadOptions<'a> {
     pub clock: Clock,
     /// Whether messages are counted by relay.
     pub relay_counters: bool,
+    /// Whether each decision is logged, for [`take_log`](Kernel::take_log) to read.
+    pub trace: bool,
     /// A folder on a BPF file system through which instances share their maps; without one, this
     /// instance has maps of its own.
     pub pins: Option<&'a Path>,
@@ -113,12 +116,19 @@ impl Kernel {
     pub fn load_without_policy(options: &LoadOptions<'_>) -> Result<Self> {
         let replay_clock = u8::from(options.clock == Clock::Replay);
         let relay_counters = u8::from(options.relay_counters);
+        let log_level = if options.trace { Level::Trace as u8 } else { 0 };
         let mut loader = EbpfLoader::new();
         loader
             .override_global("INTERFACE_SLOT", &options.interface_slot, true)
             .override_global("REPLAY_CLOCK", &replay_clock, true)
             .override_global("RELAY_COUNTERS", &relay_counters, true)
+            .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("TABLE", options.capacity);
+        if !options.trace {
+            // Nothing goes through it: the least that a ring buffer can be, which the loader makes a
+            // page.
+            loader.map_max_entries("AYA_LOGS", 1);
+        }
         if let Some(folder) = options.pins {
             for map in maps::NAMES {
                 loader.map_pin_path(map, folder.join(map));
@@ -143,6 +153,16 @@ impl Kernel {
             .load()
             .map_err(short_verifier_log)?;
         Ok(kernel)
+    }
+
+    /// What reads the program's own log and hands it on to `logger`; once only.
+    ///
+    /// # Errors
+    ///
+    /// Where it was taken before, or the kernel refuses to map its memory.
+    pub fn take_log<T: log::Log>(&mut self, logger: T) -> Result<EbpfLogger<T>> {
+        EbpfLogger::init_with_logger(&mut self.object, logger)
+            .context("cannot read the kernel program's log")
     }
 
     /// Loads the programs of `bench` too.

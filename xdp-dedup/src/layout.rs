@@ -11,6 +11,7 @@ use aya::{
 use xdp_dedup_common::{
     Identity, Policy, Sighting,
     counters::{InterfaceCounters, MAX_RELAYS, RelayCounters},
+    event::{RING_BYTES, Wanted},
     identity::Address,
     interface::{InterfaceNote, MAX_INTERFACES},
     policy::Window,
@@ -83,7 +84,7 @@ impl fmt::Display for Shape {
 }
 
 /// The shared maps by name, with a table of this capacity.
-pub fn shapes(capacity: u32) -> [(&'static str, Shape); 7] {
+pub fn shapes(capacity: u32) -> [(&'static str, Shape); 10] {
     type Prefix = Key<Shared<Address>>;
     let table = Shape::of::<Identity, Sighting>(MapType::LruHash, 0, 0);
     [
@@ -114,6 +115,18 @@ pub fn shapes(capacity: u32) -> [(&'static str, Shape); 7] {
         (
             "OTHER_RELAYS",
             Shape::of::<u32, RelayCounters>(MapType::PerCpuArray, 1, 0),
+        ),
+        (
+            "EVENTS",
+            Shape::of::<(), ()>(MapType::RingBuf, RING_BYTES, 0),
+        ),
+        (
+            "EVENTS_WANTED",
+            Shape::of::<u32, Wanted>(MapType::Array, 1, 0),
+        ),
+        (
+            "LOST_EVENTS",
+            Shape::of::<u32, u64>(MapType::PerCpuArray, 1, 0),
         ),
     ]
 }

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Command::Status(args) => xdp_dedup::status::run(&args),
         Command::Stats(args) => xdp_dedup::stats::run(&args).map(done),
         Command::Seen(args) => xdp_dedup::seen::run(&args).map(done),
+        Command::Events(args) => xdp_dedup::events::run(&args).map(done),
         Command::Check(args) => xdp_dedup::check::run(&args).map(done),
         Command::Completions(args) => xdp_dedup::completions::run(&args).map(done),
         Command::Man(args) => xdp_dedup::man::run(&args).map(done),

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{
-    Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues,
+    Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf,
     lpm_trie::{Key, LpmTrie},
 };
 use bytemuck::Zeroable as _;
@@ -19,6 +19,7 @@ use nix::libc;
 use xdp_dedup_common::{
     Identity, Policy, Sighting,
     counters::{InterfaceCounters, RelayCounters},
+    event::Wanted,
     identity::Address,
     interface::InterfaceNote,
     trusted::Prefix,
@@ -29,10 +30,10 @@ use crate::policy::Rules;
 /// The number of their layout, which tells pins of other versions apart: types, sizes and flags, and
 /// what each byte of a key or value means. Whoever changes one of these counts it up; the test binary
 /// `persist` knows the layout of each number.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Their names in the object, and of their pins.
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 10] = [
     "TABLE",
     "POLICY",
     "TRUSTED",
@@ -40,6 +41,9 @@ pub const NAMES: [&str; 7] = [
     "INTERFACES",
     "RELAYS",
     "OTHER_RELAYS",
+    "EVENTS",
+    "EVENTS_WANTED",
+    "LOST_EVENTS",
 ];
 
 /// Most prefixes of trusted relays: the room in the kernel program's map.
@@ -73,6 +77,9 @@ pub struct SharedMaps {
     interfaces: Mutex<Array<MapData, Shared<InterfaceNote>>>,
     relays: PerCpuHashMap<MapData, Shared<Address>, Shared<RelayCounters>>,
     other_relays: PerCpuArray<MapData, Shared<RelayCounters>>,
+    events: Map,
+    events_wanted: Mutex<Array<MapData, Shared<Wanted>>>,
+    lost_events: PerCpuArray<MapData, u64>,
     table: HashMap<MapData, Shared<Identity>, Shared<Sighting>>,
 }
 
@@ -108,6 +115,9 @@ impl SharedMaps {
             interfaces: Mutex::new(take("INTERFACES")?.try_into()?),
             relays: take("RELAYS")?.try_into()?,
             other_relays: take("OTHER_RELAYS")?.try_into()?,
+            events: take("EVENTS")?,
+            events_wanted: Mutex::new(take("EVENTS_WANTED")?.try_into()?),
+            lost_events: take("LOST_EVENTS")?.try_into()?,
         })
     }
 
@@ -275,6 +285,48 @@ impl SharedMaps {
         Ok(tally)
     }
 
+    /// The ring buffer in which the kernel program tells of frames. It has one reader: what one takes
+    /// out, no other sees.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses to map its memory.
+    pub fn events(&self) -> Result<RingBuf<&MapData>> {
+        RingBuf::try_from(&self.events).context("cannot read the ring buffer of events")
+    }
+
+    /// Asks the kernel program to tell of these frames, and of no others.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses the update.
+    pub fn want_events(&self, wanted: Wanted) -> Result<()> {
+        let mut map = lock(&self.events_wanted);
+        map.set(0, Shared(wanted), 0)
+            .context("cannot write what is wanted of events")
+    }
+
+    /// What the kernel program is asked to tell.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses the look-up.
+    pub fn wanted_events(&self) -> Result<Wanted> {
+        let map = lock(&self.events_wanted);
+        let wanted = map.get(&0, 0);
+        Ok(wanted.context("cannot read what is wanted of events")?.0)
+    }
+
+    /// How many frames the kernel program was asked to tell of, but could not for want of room.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses the look-up.
+    pub fn lost_events(&self) -> Result<u64> {
+        let per_cpu = self.lost_events.get(&0, 0);
+        Ok(per_cpu.context("cannot read the lost events")?.iter().sum())
+    }
+
     /// How many transactions the table holds. It reads every key, about 0.3 µs each; where one goes
     /// meanwhile it may count others twice.
     pub fn table_entries(&self) -> usize {
@@ -327,7 +379,7 @@ fn lock<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Waits until no program runs that began before.
-fn wait_for_running_programs() {
+pub(crate) fn wait_for_running_programs() {
     // SAFETY: this command has no arguments and touches no memory. It returns after an RCU grace
     // period (kernel/sched/membarrier.c), and programs run as RCU readers.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };

@@ -49,6 +49,8 @@ pub struct Snapshot {
     pub table_capacity: u32,
     /// How long after the copy that passed another one is dropped, by the policy in force.
     pub window: Window,
+    /// Frames that `events` wanted, and that found no room in its ring buffer.
+    pub events_lost: u64,
 }
 
 impl Snapshot {
@@ -130,6 +132,12 @@ impl Snapshot {
                 "Transactions that the table has room for.",
                 MetricType::GAUGE,
                 vec![gauge(&[], f64::from(self.table_capacity))],
+            ),
+            family(
+                "xdp_dedup_events_lost_total",
+                "Frames that `events` was to show, and that found no room in its ring buffer.",
+                MetricType::COUNTER,
+                vec![counter(&[], self.events_lost)],
             ),
             family(
                 "xdp_dedup_attached",

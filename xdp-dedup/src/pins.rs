@@ -11,7 +11,7 @@
 
 mod find;
 
-pub use find::{Pinned, find};
+pub use find::{Pinned, ReadersPlace, find};
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -243,13 +243,7 @@ impl PinFolder {
             return Ok(());
         }
         remove_folder(&self.path)?;
-        match fs::remove_dir(ROOT) {
-            // Other network namespaces have theirs.
-            Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => {
-                Err(error).with_context(|| format!("cannot remove {ROOT}"))
-            }
-            _ => Ok(()),
-        }
+        remove_root()
     }
 }
 
@@ -260,6 +254,21 @@ impl Drop for PinFolder {
         {
             warn!("{error:#}");
         }
+    }
+}
+
+/// Removes the folder of all network namespaces, if it is there and none has pins in it.
+///
+/// # Errors
+///
+/// Where the file system refuses.
+pub fn remove_root() -> Result<()> {
+    use ErrorKind::{DirectoryNotEmpty, NotFound};
+    match fs::remove_dir(ROOT) {
+        Err(error) if !matches!(error.kind(), DirectoryNotEmpty | NotFound) => {
+            Err(error).with_context(|| format!("cannot remove {ROOT}"))
+        }
+        _ => Ok(()),
     }
 }
 

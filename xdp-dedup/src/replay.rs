@@ -25,7 +25,7 @@ use self::{
     output_file::OutputFile,
     report::{Line, Report, Summary},
 };
-use crate::policy::PolicyFlags;
+use crate::{policy::PolicyFlags, told::Told};
 
 /// The shortest capture in bytes that takes long enough for a progress bar.
 const LONG_CAPTURE: u64 = 64 * 1024 * 1024;
@@ -141,7 +141,7 @@ impl Replay<'_> {
                 .with_context(|| cannot_write(path))?;
         }
         let description = Description::of(&Bytes::new(frame.bytes));
-        let line = Line::new(frame, verdict, reason, &description);
+        let line = Line::new(frame, Told::new(verdict, reason, &description));
         let is_watched = self.is_watched;
         self.report(|report| {
             report.line(&line)?;

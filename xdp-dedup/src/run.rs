@@ -30,6 +30,7 @@ use crate::{
     server,
     settings::Settings,
     takeover::{self, Legacy},
+    trace,
     watchdog::Watchdog,
 };
 
@@ -85,8 +86,12 @@ async fn serve(args: &RunArgs, mut settings: Settings, mut key: DigestKey) -> Re
         Metrics::Off => None,
         Metrics::At(address) => Some(listen(address)?),
     };
+    let mut attachments = takeover::take_over(&chosen, &settings, &pins, legacy).await?;
+    if settings.trace {
+        attachments.iter_mut().try_for_each(trace::follow)?;
+    }
     let filter = Arc::new(Filter {
-        attachments: takeover::take_over(&chosen, &settings, &pins, legacy).await?,
+        attachments,
         capacity: settings.capacity,
         reading: tokio::sync::Mutex::default(),
     });
@@ -283,6 +288,7 @@ impl server::Source for Filter {
                 table_entries: shared.kernel.maps.table_entries(),
                 table_capacity: capacity,
                 window: shared.kernel.maps.policy()?.window(),
+                events_lost: shared.kernel.maps.lost_events()?,
             })
         })
         .await

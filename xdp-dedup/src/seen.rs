@@ -173,7 +173,7 @@ fn write(
 }
 
 /// As short as people say it.
-fn age(seconds: f64) -> String {
+pub(crate) fn age(seconds: f64) -> String {
     if seconds < 0.001 {
         format!("{:.0}us", seconds * 1e6)
     } else if seconds < 1.0 {

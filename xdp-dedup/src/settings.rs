@@ -34,6 +34,8 @@ pub struct Settings {
     pub relay_counters: bool,
     /// Whether the filter goes on when the process ends.
     pub persist: bool,
+    /// Whether each decision is logged.
+    pub trace: bool,
     /// Where the metrics are served.
     pub metrics: Metrics,
 }
@@ -60,6 +62,7 @@ impl Settings {
             capacity: flags.capacity.unwrap_or(DEFAULT_CAPACITY),
             relay_counters: flags.relay_counters.unwrap_or(true),
             persist: flags.persist.unwrap_or(false),
+            trace: flags.trace.unwrap_or(false),
             metrics: flags.metrics.unwrap_or(Metrics::At(DEFAULT_METRICS)),
         })
     }
@@ -139,6 +142,7 @@ impl Settings {
             ),
             ("--metrics", self.metrics != other.metrics),
             ("--persist", self.persist != other.persist),
+            ("--trace", self.trace != other.trace),
         ]
         .into_iter()
         .filter_map(|(flag, differs)| differs.then_some(flag))

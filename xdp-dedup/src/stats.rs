@@ -129,10 +129,10 @@ fn ticks() -> tokio::time::Interval {
 }
 
 /// The signals that end a live view as q does, so that it cleans up behind itself.
-struct Leave([Signal; 3]);
+pub(crate) struct Leave([Signal; 3]);
 
 impl Leave {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let on = |kind| signal(kind).context("cannot handle signals");
         Ok(Self([
             on(SignalKind::interrupt())?,
@@ -141,7 +141,7 @@ impl Leave {
         ]))
     }
 
-    async fn asked(&mut self) {
+    pub(crate) async fn asked(&mut self) {
         let [interrupt, terminate, hang_up] = &mut self.0;
         tokio::select! {
             _ = interrupt.recv() => {}

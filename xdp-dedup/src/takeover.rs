@@ -193,6 +193,7 @@ fn load(
             interface_slot: slot,
             clock: Clock::Live,
             relay_counters: settings.relay_counters,
+            trace: settings.trace,
             pins: Some(folder),
         };
         let kernel = Kernel::load_without_policy(&options)?;

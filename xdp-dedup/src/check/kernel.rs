@@ -114,6 +114,7 @@ fn try_program() -> Result<Tried> {
         interface_slot: 0,
         clock: Clock::Live,
         relay_counters: true,
+        trace: false,
         pins: None,
     };
     // Both copies fall into the longest window, however slow the machine is.

@@ -2,7 +2,7 @@
 //! takes.
 
 use std::{
-    fs::{self, Metadata},
+    fs::{self, File, Metadata, TryLockError},
     io::{self, ErrorKind},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -63,6 +63,49 @@ pub fn find() -> Result<Option<Pinned>> {
 
 fn cannot_look_into(folder: &Path) -> String {
     privileges::advice_to_find(&format!("look into {}", folder.display()))
+}
+
+/// The place of the one process that may read the events among some maps. It is given back when it is
+/// dropped, and when the process dies.
+#[derive(Debug)]
+pub struct ReadersPlace {
+    maps: PathBuf,
+    folder: File,
+}
+
+impl ReadersPlace {
+    /// Takes it: a lock on the folder of the maps, for a pinned map cannot be locked.
+    ///
+    /// # Errors
+    ///
+    /// Where another process has it, or privileges lack.
+    pub fn take(maps: &Path) -> Result<Self> {
+        let folder = File::open(maps).with_context(|| cannot_look_into(maps))?;
+        let failed = || format!("cannot lock {}", maps.display());
+        match folder.try_lock() {
+            Ok(()) => Ok(Self {
+                maps: maps.to_owned(),
+                folder,
+            }),
+            Err(TryLockError::WouldBlock) => {
+                let holder = lock_holder(&folder.metadata().with_context(failed)?)?;
+                let holder = holder.map_or_else(String::new, |id| format!(" (process {id})"));
+                bail!(
+                    "another `xdp-dedup events`{holder} follows already, and the kernel's ring \
+                     buffer has one reader: stop it first"
+                )
+            }
+            Err(TryLockError::Error(error)) => Err(error).with_context(failed),
+        }
+    }
+
+    /// Whether these are still the maps that are found.
+    pub fn is_still_there(&self) -> bool {
+        match (fs::metadata(&self.maps), self.folder.metadata()) {
+            (Ok(found), Ok(locked)) => found.ino() == locked.ino(),
+            _ => false,
+        }
+    }
 }
 
 /// Whether all the maps are in this folder.

@@ -73,6 +73,7 @@ impl Engine {
             interface_slot: 0,
             clock: Clock::Replay,
             relay_counters: false,
+            trace: false,
             pins: None,
         };
         let kernel = Kernel::load(&options, &rules.policy)?;

@@ -4,18 +4,14 @@ use std::{
     collections::BTreeMap,
     fmt::{self, Display, Formatter},
     io::{self, Write},
-    net::Ipv6Addr,
     time::{Duration, UNIX_EPOCH},
 };
 
 use serde::Serialize;
-use xdp_dedup_common::{
-    Reason, Verdict,
-    description::Description,
-    message::{MessageType, TransactionId},
-};
+use xdp_dedup_common::{Reason, Verdict};
 
 use super::capture::{Frame, Precision, ReceivedAt};
+use crate::told::{self, Text, Told, or_dash};
 
 /// How many frames became what, and why.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -46,33 +42,17 @@ impl Summary {
 pub struct Line {
     frame: u64,
     time: Option<Text<ReceivedAt>>,
-    verdict: &'static str,
-    reason: &'static str,
-    message: Option<Text<MessageType>>,
-    xid: Option<Text<TransactionId>>,
-    peer: Option<Ipv6Addr>,
-    relay: Option<Ipv6Addr>,
-    layers: Option<u8>,
+    #[serde(flatten)]
+    told: Told,
 }
 
 impl Line {
     /// The line of `frame`.
-    pub fn new(
-        frame: &Frame<'_>,
-        verdict: Verdict,
-        reason: Reason,
-        description: &Description,
-    ) -> Self {
+    pub fn new(frame: &Frame<'_>, told: Told) -> Self {
         Self {
             frame: frame.number,
             time: frame.received_at.map(Text),
-            verdict: verdict.name(),
-            reason: reason.name(),
-            message: description.message.map(Text),
-            xid: description.transaction_id.map(Text),
-            peer: description.peer,
-            relay: description.relay,
-            layers: description.layers,
+            told,
         }
     }
 }
@@ -98,9 +78,7 @@ impl<W: Write> Report<W> {
         if self.json {
             return Ok(());
         }
-        self.columns([
-            &"frame", &"time", &"verdict", &"reason", &"message", &"xid", &"peer", &"relay",
-        ])
+        self.columns(&"frame", &"time", &told::in_columns(told::HEADINGS))
     }
 
     /// Writes the line of a frame.
@@ -112,16 +90,8 @@ impl<W: Write> Report<W> {
         if self.json {
             return self.json(line);
         }
-        self.columns([
-            &line.frame,
-            &OrDash(&line.time),
-            &line.verdict,
-            &line.reason,
-            &OrDash(&line.message),
-            &OrDash(&line.xid),
-            &OrDash(&line.peer),
-            &OrDash(&line.relay),
-        ])
+        let time = or_dash(line.time.as_ref().map(|time| &time.0));
+        self.columns(&line.frame, &time, &line.told.in_columns())
     }
 
     /// Writes the summary, the last of the report.
@@ -169,35 +139,13 @@ impl<W: Write> Report<W> {
         self.output.flush()
     }
 
-    /// Widths hold the longest names and usual addresses; a longer address moves what is behind it.
-    fn columns(&mut self, columns: [&dyn Display; 8]) -> io::Result<()> {
-        let [frame, time, verdict, reason, message, xid, peer, relay] = columns.map(Padded);
-        writeln!(
-            self.output,
-            "{frame:>7}  {time:<30}  {verdict:<10}  {reason:<17}  {message:<19}  {xid:<6}  \
-             {peer:<25}  {relay}"
-        )
+    fn columns(&mut self, frame: &dyn Display, time: &dyn Display, told: &str) -> io::Result<()> {
+        writeln!(self.output, "{frame:>7}  {time:<30}  {told}")
     }
 
     fn json<T: Serialize>(&mut self, line: &T) -> io::Result<()> {
         serde_json::to_writer(&mut self.output, line)?;
         self.output.write_all(b"\n")
-    }
-}
-
-/// A value that JSON has as the string that it displays as.
-#[derive(Clone, Debug)]
-struct Text<T>(T);
-
-impl<T: Display> Display for Text<T> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl<T: Display> Serialize for Text<T> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
     }
 }
 
@@ -209,26 +157,5 @@ impl Display for ReceivedAt {
             Precision::Microseconds => humantime::format_rfc3339_micros(time).fmt(f),
             Precision::Nanoseconds => humantime::format_rfc3339_nanos(time).fmt(f),
         }
-    }
-}
-
-/// What does not apply is a dash to people.
-struct OrDash<'a, T>(&'a Option<T>);
-
-impl<T: Display> Display for OrDash<'_, T> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(value) => value.fmt(f),
-            None => f.write_str("-"),
-        }
-    }
-}
-
-/// A value that keeps to the width of its column, which not all implementations of `Display` do.
-struct Padded<'a>(&'a dyn Display);
-
-impl Display for Padded<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0.to_string())
     }
 }

@@ -37,6 +37,8 @@ pub struct Counts {
     pub table_entries: Option<usize>,
     /// Transactions that it has room for.
     pub table_capacity: u32,
+    /// Frames that `events` was to show and could not.
+    pub events_lost: u64,
 }
 
 impl Counts {
@@ -55,6 +57,7 @@ impl Counts {
             window: state.maps.policy()?.window(),
             table_entries,
             table_capacity: state.maps.capacity(),
+            events_lost: state.maps.lost_events()?,
         })
     }
 }
@@ -161,6 +164,7 @@ pub(super) mod sample {
             window: Window::DEFAULT,
             table_entries: Some(17),
             table_capacity: 1024,
+            events_lost: 0,
         }
     }
 }

@@ -38,6 +38,9 @@ pub struct Report {
     pub gaps: Gaps,
     /// The table.
     pub table: Table,
+    /// Frames that `events` was to show, and that found no room in its ring buffer, as
+    /// `xdp_dedup_events_lost_total`.
+    pub events_lost: u64,
 }
 
 /// Frames to UDP port 547 that got this verdict for this reason, as `xdp_dedup_packets_total` and
@@ -159,6 +162,7 @@ impl Report {
                 entries: now.table_entries,
                 capacity: now.table_capacity,
             },
+            events_lost: now.events_lost,
         }
     }
 
@@ -201,7 +205,15 @@ impl Report {
             _ => " (bounds of the histogram's buckets)",
         };
         writeln!(output, "gaps   {}{known}", self.gaps.in_words())?;
-        writeln!(output, "table  {}", self.table.in_words())
+        writeln!(output, "table  {}", self.table.in_words())?;
+        if self.events_lost > 0 {
+            let lost = self.events_lost;
+            writeln!(
+                output,
+                "events {lost} were lost before `events` could show them"
+            )?;
+        }
+        Ok(())
     }
 }
 
