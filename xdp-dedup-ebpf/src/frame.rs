@@ -1,6 +1,6 @@
 //! Reading a frame where the driver left it.
 
-use core::arch::asm;
+use core::{arch::asm, intrinsics::is_val_statically_known};
 
 use aya_ebpf::{EbpfContext as _, helpers::bpf_xdp_get_buff_len, programs::XdpContext};
 use bytemuck::AnyBitPattern;
@@ -48,7 +48,13 @@ impl Frame<'_> {
 
 impl Packet for Frame<'_> {
     #[inline(always)]
-    fn read<T: AnyBitPattern>(&self, offset: usize) -> Option<T> {
+    fn read<T: AnyBitPattern>(&self, mut offset: usize) -> Option<T> {
+        // Lest the compiler keeps the offset in two registers, checks one and reads by the other: the
+        // verifier of Linux 6.1 does not know that they are the same.
+        if !is_val_statically_known(offset) {
+            // SAFETY: one operation on one register, which changes nothing.
+            unsafe { asm!("{0} |= 0", inout(reg) offset, options(nomem, nostack)) };
+        }
         if offset > MAX_OFFSET {
             return None;
         }

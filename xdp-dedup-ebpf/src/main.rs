@@ -5,7 +5,7 @@
 #![no_main]
 #![expect(
     internal_features,
-    reason = "compare-and-swap is an intrinsic only, on this target"
+    reason = "compare-and-swap, and whether a value is a constant, are intrinsics only"
 )]
 #![feature(asm_experimental_arch, core_intrinsics)]
 
