@@ -1,6 +1,6 @@
 //! The kernel program, loaded: its maps as typed values, its runs outside any NIC.
 
-use std::{path::Path, time::Duration};
+use std::{fmt, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
@@ -278,6 +278,17 @@ fn short_map_error(error: EbpfError) -> anyhow::Error {
     }
 }
 
+/// That the verifier took the program for unsafe, and the end of its log. Tells it, in an error's
+/// chain, from what privileges or security modules refuse.
+#[derive(Debug)]
+pub struct VerifierRefusal(pub String);
+
+impl fmt::Display for VerifierRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the verifier refused the program: {}", self.0)
+    }
+}
+
 /// The end of the verifier's log, where its reason stands, instead of all of it.
 fn short_verifier_log(error: aya::programs::ProgramError) -> anyhow::Error {
     use aya::programs::ProgramError::LoadError;
@@ -289,13 +300,13 @@ fn short_verifier_log(error: aya::programs::ProgramError) -> anyhow::Error {
             let log = verifier_log.to_string();
             let lines: Vec<_> = log.lines().collect();
             let end = lines[lines.len().saturating_sub(5)..].join(" | ");
-            let who = match end.as_str() {
-                "" => "the kernel refused the program".to_owned(),
-                end => format!("the verifier refused the program: {end}"),
+            let error = anyhow::Error::new(io_error);
+            let error = if end.is_empty() {
+                error.context("the kernel refused the program")
+            } else {
+                error.context(VerifierRefusal(end))
             };
-            anyhow::Error::new(io_error)
-                .context(who)
-                .context(privileges::advice("load the BPF program"))
+            error.context(privileges::advice("load the BPF program"))
         }
         other => other.into(),
     }

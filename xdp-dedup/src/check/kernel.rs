@@ -13,7 +13,9 @@ use super::{
 };
 use crate::{
     bench::REPORTED_FRAME,
-    kernel::{Clock, DEFAULT_CAPACITY, Kernel, LoadOptions, Program, XDP_DROP, XDP_PASS},
+    kernel::{
+        Clock, DEFAULT_CAPACITY, Kernel, LoadOptions, Program, VerifierRefusal, XDP_DROP, XDP_PASS,
+    },
 };
 
 /// The first version with XDP programs for frames in several buffers.
@@ -217,10 +219,16 @@ fn refusal(error: &anyhow::Error, privileges: &Privileges) -> Line {
         .chain()
         .find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error())
         .map(Errno::from_raw);
+    let by_the_verifier = error.is::<VerifierRefusal>();
     let outcome = match errno {
         Some(Errno::EPERM | Errno::EACCES | Errno::ENOSYS) if privileges.lacking => {
             Outcome::Warn("mend what privileges lack (see above), and look again".to_owned())
         }
+        Some(Errno::EACCES) if by_the_verifier => Outcome::Fail(format!(
+            "this kernel's verifier does not understand the program, as newer ones than {}.{} should: \
+             report it with the kernel's version (`uname -r`)",
+            OLDEST.major, OLDEST.minor
+        )),
         Some(Errno::EPERM | Errno::EACCES) => Outcome::Fail(
             "no privilege lacks, so ask the security modules: `cat /sys/kernel/security/lsm`, then \
              their log (`dmesg`, `ausearch -m avc`)"
@@ -319,5 +327,23 @@ mod tests {
                 Outcome::Ok => panic!("{line:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_verifier_that_does_not_understand_is_no_security_module() {
+        let error = anyhow::Error::new(io::Error::from(Errno::EACCES))
+            .context(VerifierRefusal("invalid access to packet".to_owned()))
+            .context("cannot load the BPF program");
+        let privileges = Privileges {
+            lines: Vec::new(),
+            lacking: false,
+            may_call: true,
+        };
+        let line = refusal(&error, &privileges);
+        assert!(line.found.contains("invalid access to packet"), "{line:?}");
+        let Outcome::Fail(advice) = &line.outcome else {
+            panic!("{line:?}");
+        };
+        assert!(advice.contains("uname -r"), "{advice}");
     }
 }
