@@ -134,14 +134,16 @@ pub fn panels_show_what_was_sent() -> Result<()> {
     }
 
     let metrics = daemon.metrics()?;
-    let [first_half, window, all] = ["10", "20", "+Inf"].map(|bound| up_to(&metrics, bound));
-    let (first_half, window, all) = (first_half?, window?, all?);
+    let [short, long, longer, all] = ["0.01", "0.1", "0.2", "+Inf"].map(|le| up_to(&metrics, le));
+    let (short, long, longer, all) = (short?, long?, longer?, all?);
     let gaps = sent.duplicate + sent.retransmission + sent.escalated;
     ensure!(all == gaps, "{all} gaps of {gaps}");
-    let parts = "Share of gaps by part of the window";
-    show(parts, "first half", &[], first_half / all)?;
-    show(parts, "second half", &[], (window - first_half) / all)?;
-    show(parts, "beyond", &[], 1.0 - window / all)?;
+    let parts = "Share of gaps by length";
+    show(parts, "up to 10 ms", &[], short / all)?;
+    show(parts, "10 to 100 ms", &[], (long - short) / all)?;
+    show(parts, "100 to 200 ms", &[], (longer - long) / all)?;
+    show(parts, "beyond", &[], 1.0 - longer / all)?;
+    show("Events lost", "", &[], 0.0)?;
 
     let start = Instant::now();
     loop {

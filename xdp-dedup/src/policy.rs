@@ -28,7 +28,7 @@ pub struct PolicyFlags {
     #[arg(long, value_enum, value_name = "BY")]
     pub identity: Option<IdentityFlag>,
 
-    /// Of every how many transmissions of a message all copies pass, 0 to 63; 0 for never
+    /// Of every N-th transmission of a message all copies pass, 0 to 63; 0 for never
     /// [default: 3]
     #[arg(long, value_name = "N", value_parser = parse_escalate_every)]
     pub escalate_every: Option<EscalateEvery>,

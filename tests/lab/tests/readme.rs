@@ -1,11 +1,11 @@
-//! The README's table of the lab's scenarios, against the code; `UPDATE_README=1` writes it anew.
+//! The lab's README's table of scenarios, against the code; `UPDATE_README=1` writes it anew.
 
 use std::collections::BTreeSet;
 use std::{env, fs};
 
 use xdp_dedup_lab::scenario::ALL;
 
-const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
 const MARKER: &str = "<!-- scenarios -->\n";
 
 #[test]

@@ -5,6 +5,21 @@ use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 /// The end of the overview.
 pub fn of_overview() -> Roff {
     let mut page = exit_status(true);
+    page.control("SH", ["SIGNALS"]);
+    for (signal, meaning) in [
+        (
+            "SIGHUP",
+            "`run` reads its configuration file again, and changes the policy of the program at work. \
+             Where the file is bad the policy stays, and the log says what is wrong.",
+        ),
+        (
+            "SIGINT, SIGTERM",
+            "`run` takes the filter off and ends; with `--persist` the filter stays. `events` and \
+             `stats --watch` end.",
+        ),
+    ] {
+        item(&mut page, bold(signal), meaning);
+    }
     page.control("SH", ["ENVIRONMENT"]);
     for (variable, meaning) in [
         (
@@ -29,6 +44,10 @@ pub fn of_overview() -> Roff {
             "/sys/fs/bpf/xdp-dedup/netns-INODE",
             "The filter's maps, pinned on the BPF file system, for the network namespace of that \
              inode number.",
+        ),
+        (
+            "/usr/share/doc/xdp-dedup/xdp-dedup/OPERATING.md",
+            "The guide for operators, where Debian's package puts it.",
         ),
         (
             "http://[::1]:9757/metrics",

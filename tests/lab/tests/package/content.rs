@@ -30,7 +30,10 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("-rw-r--r--", "./usr/share/doc/xdp-dedup/changelog.gz"),
     ("-rw-r--r--", "./usr/share/doc/xdp-dedup/README.md"),
-    ("-rw-r--r--", "./usr/share/doc/xdp-dedup/OPERATING.md"),
+    (
+        "-rw-r--r--",
+        "./usr/share/doc/xdp-dedup/xdp-dedup/OPERATING.md",
+    ),
     (
         "-rw-r--r--",
         "./usr/share/doc/xdp-dedup/changelog.Debian.gz",
@@ -64,7 +67,7 @@ fn files() -> Result<()> {
     for name in MONITORING {
         expected.insert(row(
             "-rw-r--r--",
-            &format!("./usr/share/doc/xdp-dedup/monitoring/{name}"),
+            &format!("./usr/share/doc/xdp-dedup/xdp-dedup/monitoring/{name}"),
         ));
     }
     let mut help = Command::new(package::checkout().join("target/release/xdp-dedup"));
