@@ -160,7 +160,11 @@ fn judge(told: &Told, filtered: bool, seen: &mut Seen) -> Result<()> {
     };
     let mut expected = vec![behind("xdpfilt_alw_all", 10)];
     if filtered {
-        told.good("load")?;
+        // If the verifier refuses the program, `check` says why.
+        told.good("load").with_context(|| {
+            told.any("check")
+                .map_or_else(|_| String::new(), |(_, text)| text.to_owned())
+        })?;
         expected.push(behind("xdp_dedup", 20));
     }
     told.good("other")?;
