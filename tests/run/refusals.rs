@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use libtest_mimic::Trial;
 use testbed::{
     binary::binary,
@@ -10,6 +10,12 @@ use testbed::{
     harness::{needs_root, trial},
     namespace::Namespace,
     veth::{End, join},
+};
+use xdp_dedup::{
+    attachment::{self, Mode},
+    interfaces,
+    kernel::{Clock, DEFAULT_CAPACITY, Kernel, LoadOptions},
+    state::block_on,
 };
 
 /// What a trial runs.
@@ -249,6 +255,14 @@ pub fn trials() -> Vec<Trial> {
             incumbent,
         ),
         (
+            "refuses an interface below one with an XDP program, and names both",
+            program_above,
+        ),
+        (
+            "says so where an interface goes before the program is on it",
+            gone_meanwhile,
+        ),
+        (
             "refuses a bridge together with its port, in either order",
             bridge_and_port,
         ),
@@ -325,6 +339,54 @@ fn incumbent() -> Result<()> {
     ensure!(left.is_empty(), "left on the BPF file system: {left}");
     let attached = daemon.metrics()?.value("xdp_dedup_attached", &["server0"]);
     ensure!(attached == Some(1.0), "the first one was displaced");
+    Ok(())
+}
+
+fn program_above() -> Result<()> {
+    let (here, end) = cable()?;
+    for (above, made) in [
+        ("bridge0", "link add bridge0 type bridge"),
+        ("above0", "link add link server0 name above0 type macvlan"),
+    ] {
+        here.ip(made)?;
+        if above == "bridge0" {
+            here.ip("link set server0 master bridge0")?;
+        }
+        let arguments = ["--mode", "generic", "-i", above];
+        let daemon = Daemon::start(&binary()?, &here, &arguments)?;
+        let text = format!("{above} above it already has an XDP program: program xdp_dedup (id ");
+        refused(&end, &["-i", "server0", "--metrics", "off"], &text)?;
+        let attached = daemon.metrics()?.value("xdp_dedup_attached", &[above]);
+        ensure!(attached == Some(1.0), "the one on {above} was displaced");
+        drop(daemon);
+        here.ip(&format!("link del {above}"))?;
+    }
+    Ok(())
+}
+
+fn gone_meanwhile() -> Result<()> {
+    let (here, _end) = cable()?;
+    let refusal = here.inside(|| -> Result<String> {
+        let mut kernel = Kernel::load_without_policy(&LoadOptions {
+            capacity: DEFAULT_CAPACITY,
+            interface_slot: 0,
+            clock: Clock::Live,
+            relay_counters: false,
+            trace: false,
+            pins: None,
+        })?;
+        let all = block_on(interfaces::all())?;
+        let [server] = &interfaces::choose(["server0"], &all)?[..] else {
+            bail!("not one interface");
+        };
+        here.ip("link del server0")?;
+        match attachment::attach(&mut kernel, server, Mode::Native) {
+            Ok(_) => bail!("it is attached"),
+            Err(error) => Ok(format!("{error:#}")),
+        }
+    })??;
+    let text = "cannot attach to server0 in native mode: the interface is gone: ";
+    ensure!(refusal.starts_with(text), "{refusal}");
     Ok(())
 }
 
