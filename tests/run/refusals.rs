@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use libtest_mimic::Trial;
 use testbed::{
     binary::binary,
@@ -434,7 +434,7 @@ fn second_daemon() -> Result<()> {
     let (here, end) = cable()?;
     here.ip("link add server1 type veth peer name other1")?;
     // Both on one BPF file system: the second is started by hand inside the first's attempt.
-    let script = r#""$1" run -i server1 2>/dev/null & first=$!
+    let script = r#""$1" run -i server1 2>/dev/null & first=$!; echo "first is $first"
         for i in $(seq 100); do ip link show server1 | grep -q xdp && break; sleep 0.05; done
         "$1" run -i server0; code=$?
         kill $first; wait $first; echo "first: $?"; exit $code"#;
@@ -451,12 +451,16 @@ fn second_daemon() -> Result<()> {
         "{}: {stderr}",
         output.status
     );
-    ensure!(
-        stderr.contains("another `xdp-dedup run` is at work"),
-        "{stderr}"
-    );
     ensure!(end.xdp()?.is_none(), "the second is attached");
     let stdout = String::from_utf8_lossy(&output.stdout);
+    let first = stdout
+        .lines()
+        .find_map(|line| line.strip_prefix("first is "));
+    let text = format!(
+        "another xdp-dedup (process {}) is at work",
+        first.context("no id")?
+    );
+    ensure!(stderr.contains(&text), "no {text:?} in {stderr}");
     ensure!(
         stdout.contains("first: 0"),
         "the first did not end well: {stdout}"

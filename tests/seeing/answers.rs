@@ -70,6 +70,10 @@ pub fn trials() -> Vec<Trial> {
             hidden,
         ),
         (
+            "a folder that another user may have made is believed by none of them",
+            forged,
+        ),
+        (
             "without privileges all three say what they lack in one line",
             no_privileges,
         ),
@@ -683,6 +687,31 @@ fn hidden() -> Result<()> {
             "{case}"
         );
         ensure!(answer.stderr.lines().count() == 1, "{case}");
+    }
+    Ok(())
+}
+
+fn forged() -> Result<()> {
+    const FOLDER: &str = "/sys/fs/bpf/xdp-dedup/netns-$(stat -L -c %i /proc/self/ns/net)";
+    for forgery in [
+        &format!("mkdir -p {FOLDER} && chown -R 65534 /sys/fs/bpf/xdp-dedup"),
+        &format!("mkdir -p {FOLDER} && chown 65534 {FOLDER}"),
+        &format!("mkdir -p {FOLDER} && chmod 777 {FOLDER}"),
+        &format!("mkdir /sys/fs/bpf/xdp-dedup /sys/fs/bpf/mine && ln -s /sys/fs/bpf/mine {FOLDER}"),
+    ] {
+        for arguments in ALL {
+            let answer = in_fresh_place(
+                &format!("mount -t bpf bpf /sys/fs/bpf && {forgery}"),
+                arguments,
+            )?;
+            let case = format!("{forgery}: {arguments:?}: {answer:?}");
+            ensure!(
+                answer.code == Some(FAILED) && answer.stdout.is_empty(),
+                "{case}"
+            );
+            ensure!(answer.stderr.contains("belongs to somebody else"), "{case}");
+            ensure!(answer.stderr.lines().count() == 1, "{case}");
+        }
     }
     Ok(())
 }
