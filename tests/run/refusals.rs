@@ -202,6 +202,46 @@ const FILES: &[(&str, &str, usize, &str)] = &[
     ),
 ];
 
+/// What stands in a file, and on the command line beside it, that cannot be together; whether the
+/// error is to name the file, and what it must say.
+const CONTRADICTIONS: &[(&str, &str, &[&str], bool, &str)] = &[
+    (
+        "untrusted relays where all are trusted",
+        "interface = \"lo\"\nuntrusted = \"drop\"\n",
+        &[],
+        true,
+        "--trusted-relay PREFIX",
+    ),
+    (
+        "an interface twice",
+        "interface = [\"lo\", \"lo\"]\n",
+        &[],
+        true,
+        "lo is named twice",
+    ),
+    (
+        "no interface",
+        "window = \"1s\"\n",
+        &[],
+        true,
+        "no interface to attach to",
+    ),
+    (
+        "a mode for another interface than the command line's",
+        "mode = \"eth1=generic\"\n",
+        &["-i", "lo"],
+        true,
+        "a mode for eth1",
+    ),
+    (
+        "nothing wrong, beside a command line that names an interface twice",
+        "interface = \"lo\"\n",
+        &["-i", "lo", "-i", "lo"],
+        false,
+        "lo is named twice",
+    ),
+];
+
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for &(name, arguments, code, text) in COMMAND_LINES {
@@ -239,6 +279,36 @@ pub fn trials() -> Vec<Trial> {
                     output.status
                 );
                 ensure!(stderr.contains(&place), "no {place:?} in {stderr}");
+                ensure!(stderr.contains(text), "no {text:?} in {stderr}");
+                ensure!(stderr.lines().count() == 1, "more than a line: {stderr}");
+                Ok(())
+            },
+        ));
+    }
+    for &(name, content, arguments, named, text) in CONTRADICTIONS {
+        let whether = if named {
+            "names it"
+        } else {
+            "does not blame it"
+        };
+        trials.push(trial(
+            format!("refuses a file with {name}, and {whether}"),
+            move || {
+                let file = tempfile::NamedTempFile::new()?;
+                fs::write(&file, content)?;
+                let output = Command::new(binary()?)
+                    .args(["run", "--config"])
+                    .arg(file.path())
+                    .args(arguments)
+                    .output()?;
+                let stderr = String::from_utf8_lossy(&output.stderr);
+                let place = format!("xdp-dedup: {}: ", file.path().display());
+                ensure!(
+                    output.status.code() == Some(USAGE),
+                    "{}: {stderr}",
+                    output.status
+                );
+                ensure!(stderr.starts_with(&place) == named, "{place:?} in {stderr}");
                 ensure!(stderr.contains(text), "no {text:?} in {stderr}");
                 ensure!(stderr.lines().count() == 1, "more than a line: {stderr}");
                 Ok(())
