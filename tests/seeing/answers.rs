@@ -49,6 +49,10 @@ pub fn trials() -> Vec<Trial> {
             watch_in_lines,
         ),
         (
+            "stats --watch --json ends with a line on standard error when the filter is gone",
+            watch_to_the_end,
+        ),
+        (
             "seen lists what is remembered, the newest first, with its age and transmissions",
             seen,
         ),
@@ -419,6 +423,28 @@ fn watch_in_lines() -> Result<()> {
         .context("no stderr")?
         .read_to_string(&mut stderr)?;
     ensure!(status.success() && stderr.is_empty(), "{status}: {stderr}");
+    Ok(())
+}
+
+fn watch_to_the_end() -> Result<()> {
+    let bed = Bed::new(&[])?;
+    let mut command = bed.command(&["stats", "--watch", "--json"])?;
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
+    lines.next().context("no line")??;
+    bed.daemon.signal(Signal::SIGTERM)?;
+    let mut stderr = String::new();
+    let mut errors = child.stderr.take().context("no stderr")?;
+    errors.read_to_string(&mut stderr)?;
+    let status = child.wait()?;
+    ensure!(status.code() == Some(FAILED), "{status}: {stderr}");
+    ensure!(
+        stderr == "xdp-dedup: nothing is attached in this network namespace\n",
+        "{stderr}"
+    );
     Ok(())
 }
 

@@ -24,6 +24,15 @@ pub struct Pinned {
     pub maps: PathBuf,
     /// Id of the process that holds it, if a `run` is at work.
     pub daemon: Option<u32>,
+    /// Of the folder of the maps.
+    inode: u64,
+}
+
+impl Pinned {
+    /// Whether these are still the maps that are found.
+    pub fn is_still_there(&self) -> bool {
+        fs::metadata(&self.maps).is_ok_and(|found| found.ino() == self.inode)
+    }
 }
 
 /// Finds what is pinned for this network namespace; `None` where that is nothing, or not yet or no
@@ -58,8 +67,13 @@ pub fn find() -> Result<Option<Pinned>> {
         }
         return Ok(None);
     }
+    let inode = match fs::metadata(&maps) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        folder => folder.with_context(|| cannot_look_into(&maps))?.ino(),
+    };
     Ok(Some(Pinned {
         maps,
+        inode,
         daemon: lock_holder(&status)?,
     }))
 }
