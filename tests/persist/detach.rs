@@ -1,22 +1,17 @@
 //! `detach`.
 
-use std::collections::BTreeMap;
-use std::os::unix::process::CommandExt as _;
+use std::io;
 use std::path::Path;
-use std::{env, io};
 
 use anyhow::{Result, ensure};
 use nix::libc;
 use nix::sys::signal::Signal;
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule,
-};
 use testbed::binary::binary;
 use testbed::veth::XdpMode;
 
 use crate::Test;
 use crate::bed::{Bed, wait_for_counts};
+use crate::refusing::{OBJECT_GET, refuse};
 
 pub const TESTS: &[(&str, Test)] = &[
     ("detach wants to be told what", usage),
@@ -140,8 +135,6 @@ fn nobody_reads() -> Result<()> {
 }
 
 fn no_memory() -> Result<()> {
-    /// linux/bpf.h.
-    const BPF_OBJ_GET: u64 = 7;
     let bed = Bed::new()?;
     bed.run(&["--persist"])?.stop(Signal::SIGTERM)?;
     let before = bed.pins.list(&bed.server)?;
@@ -150,21 +143,9 @@ fn no_memory() -> Result<()> {
         (libc::EMFILE, "Too many open files"),
         (libc::EACCES, "Permission denied"),
     ] {
-        let opens =
-            SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, BPF_OBJ_GET)?;
-        let filter: BpfProgram = SeccompFilter::new(
-            BTreeMap::from([(libc::SYS_bpf, vec![SeccompRule::new(vec![opens])?])]),
-            SeccompAction::Allow,
-            SeccompAction::Errno(errno.cast_unsigned()),
-            env::consts::ARCH.try_into()?,
-        )?
-        .try_into()?;
         let mut command = bed.command(&binary()?);
         command.args(["detach", "--all"]);
-        let install = move || seccompiler::apply_filter(&filter).map_err(io::Error::other);
-        // SAFETY: between fork and exec this makes two system calls; it allocates only to say that one
-        // of them failed, and then the test has failed.
-        unsafe { command.pre_exec(install) };
+        refuse(&mut command, OBJECT_GET, errno)?;
         let output = command.output()?;
         let stderr = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.code() == Some(1), "{text}: {stderr}");

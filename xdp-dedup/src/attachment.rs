@@ -99,8 +99,7 @@ impl Attachment {
     ///
     /// # Errors
     ///
-    /// Where the link is one that cannot be pinned, or the file system refuses; the program is then
-    /// off the interface.
+    /// Where the file system refuses; the program is then off the interface.
     pub fn pin(&self, pin: &Path) -> Result<()> {
         let mut held = lock(&self.link);
         let Some(link) = held.take() else {
@@ -185,7 +184,26 @@ pub fn attach(kernel: &mut Kernel, interface: &Interface, mode: Mode) -> Result<
             },
         )
         .map_err(|error| refusal(error, interface, mode))?;
-    program.take_link(link).context("cannot hold the link")
+    let link = program.take_link(link).context("cannot hold the link")?;
+    if is_over_netlink(&link) {
+        let name = &interface.name;
+        link.detach()
+            .with_context(|| format!("cannot detach from {name}"))?;
+        bail!(
+            "cannot attach to {name} in {mode} mode: the kernel took the program without a link \
+             only, so that it would stay if this process were killed; it is off again: start \
+             `xdp-dedup run` again, and see whether a seccomp filter or a security module refuses \
+             BPF_LINK_CREATE"
+        );
+    }
+    Ok(link)
+}
+
+/// Whether a program was attached in the way of old, which aya tries where the kernel refuses a link
+/// with EINVAL: nothing detaches such a program when its process is killed, and it cannot be pinned.
+fn is_over_netlink(link: &XdpLink) -> bool {
+    // The types that would tell are aya's own.
+    format!("{:?}", link.id()).contains("NlLink")
 }
 
 /// Puts an instance of the program in place of the one that a link holds: at each moment one of them
