@@ -242,7 +242,7 @@ fn incumbent() -> Result<()> {
     Start::plainly(&here)
         .check(&["-i", "server0", "-i", "relay0"])?
         .complains_of(&[
-            ("metrics_port", None, "fail", "in use", "--metrics off"),
+            ("metrics_port", None, "warn", "in use", "--metrics off"),
             (
                 "xdp_program",
                 Some("server0"),

@@ -1,14 +1,17 @@
 //! `detach`.
 
+use std::io;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use nix::libc;
 use nix::sys::signal::Signal;
 use testbed::binary::binary;
 use testbed::veth::XdpMode;
 
 use crate::Test;
 use crate::bed::{Bed, wait_for_counts};
+use crate::refusing::{OBJECT_GET, refuse};
 
 pub const TESTS: &[(&str, Test)] = &[
     ("detach wants to be told what", usage),
@@ -21,6 +24,15 @@ pub const TESTS: &[(&str, Test)] = &[
         "detach takes off one interface, and removes everything with the last one",
         one_by_one,
     ),
+    (
+        "detach goes on where nobody reads what it says",
+        nobody_reads,
+    ),
+    (
+        "detach changes nothing where it cannot tell what is attached",
+        no_memory,
+    ),
+    ("detach removes a pin that is no link", no_link),
     (
         "detach does not take a hidden BPF file system for an empty one",
         hidden,
@@ -66,8 +78,10 @@ fn while_running() -> Result<()> {
             let ended = bed.xdp_dedup(which)?;
             ensure!(ended.code == Some(1), "{ended:?}");
             ensure!(
-                ended.stderr.contains("`xdp-dedup run` is at work")
-                    && ended.stderr.contains("stop it first"),
+                ended.stderr.contains(&format!(
+                    "another xdp-dedup (process {}) is at work",
+                    daemon.pid()
+                )) && ended.stderr.contains("stop it first"),
                 "{ended:?}"
             );
         }
@@ -101,6 +115,68 @@ fn one_by_one() -> Result<()> {
     let ended = bed.xdp_dedup(&["detach", "-i", "server0"])?;
     ensure!(ended.stdout == "server0: detached\n", "{ended:?}");
     bed.expect_nothing()
+}
+
+fn nobody_reads() -> Result<()> {
+    let bed = Bed::with_cables(2)?;
+    let both = ["--persist", "-i", "server0", "-i", "server1"];
+    for _ in 0..2 {
+        bed.run(&both)?.stop(Signal::SIGTERM)?;
+        let (reader, writer) = io::pipe()?;
+        drop(reader);
+        let mut command = bed.command(&binary()?);
+        command.args(["detach", "--all"]).stdout(writer);
+        let output = command.output()?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success() && stderr.is_empty(), "{stderr}");
+        bed.expect_nothing()?;
+    }
+    Ok(())
+}
+
+fn no_memory() -> Result<()> {
+    let bed = Bed::new()?;
+    bed.run(&["--persist"])?.stop(Signal::SIGTERM)?;
+    let before = bed.pins.list(&bed.server)?;
+    for (errno, text) in [
+        (libc::ENOMEM, "Cannot allocate memory"),
+        (libc::EMFILE, "Too many open files"),
+        (libc::EACCES, "Permission denied"),
+    ] {
+        let mut command = bed.command(&binary()?);
+        command.args(["detach", "--all"]);
+        refuse(&mut command, OBJECT_GET, errno)?;
+        let output = command.output()?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(1), "{text}: {stderr}");
+        ensure!(stderr.contains(text), "no {text:?} in {stderr}");
+        ensure!(output.stdout.is_empty(), "{text}: {output:?}");
+        ensure!(bed.pins.list(&bed.server)? == before, "{text}: changed");
+        bed.expect_xdp(&[Some(XdpMode::Native)])?;
+    }
+    bed.detach_all().map(drop)
+}
+
+fn no_link() -> Result<()> {
+    let bed = Bed::new()?;
+    bed.run(&["--persist"])?.stop(Signal::SIGTERM)?;
+    let output = bed
+        .command(Path::new("sh"))
+        .args([
+            "-c",
+            "cd /sys/fs/bpf/xdp-dedup/netns-* && ln -s nowhere link-4711 && ln -s / link-4712",
+        ])
+        .output()?;
+    ensure!(output.status.success(), "{output:?}");
+    let said = bed.detach_all()?;
+    let lines: Vec<_> = said.lines().collect();
+    let expected = [
+        "server0: detached",
+        "interface 4711: gone before",
+        "interface 4712: gone before",
+    ];
+    ensure!(lines == expected, "{said}");
+    Ok(())
 }
 
 fn hidden() -> Result<()> {

@@ -116,6 +116,9 @@ fn another_capacity() -> Result<()> {
             "step {n}: the filter is gone"
         );
         ensure!(bed.links()?.len() == 1, "step {n}");
+        // Whoever looks finds maps, though no interface may be noted yet in fresh ones.
+        let status = bed.xdp_dedup(&["status"])?;
+        ensure!(status.stdout.contains("table "), "step {n}: {status:?}");
         Ok(end)
     })?;
     eprintln!("{steps} steps");

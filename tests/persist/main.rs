@@ -9,6 +9,7 @@ mod killed;
 mod layout;
 mod left;
 mod live;
+mod refusing;
 mod stream;
 mod takeover;
 mod traced;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         left::TESTS,
         detach::TESTS,
         killed::TESTS,
+        refusing::TESTS,
     ] {
         trials.extend(
             tests

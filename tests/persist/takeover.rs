@@ -533,7 +533,10 @@ fn second_run() -> Result<()> {
         let ended = bed.xdp_dedup(&["run", "-i", interface, "--metrics", "off"])?;
         ensure!(ended.code == Some(1), "{ended:?}");
         ensure!(
-            ended.stderr.contains("another `xdp-dedup run` is at work"),
+            ended.stderr.contains(&format!(
+                "another xdp-dedup (process {}) is at work",
+                daemon.pid()
+            )),
             "{ended:?}"
         );
     }

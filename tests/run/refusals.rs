@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use libtest_mimic::Trial;
 use testbed::{
     binary::binary,
@@ -10,6 +10,12 @@ use testbed::{
     harness::{needs_root, trial},
     namespace::Namespace,
     veth::{End, join},
+};
+use xdp_dedup::{
+    attachment::{self, Mode},
+    interfaces,
+    kernel::{Clock, DEFAULT_CAPACITY, Kernel, LoadOptions},
+    state::block_on,
 };
 
 /// What a trial runs.
@@ -196,6 +202,46 @@ const FILES: &[(&str, &str, usize, &str)] = &[
     ),
 ];
 
+/// What stands in a file, and on the command line beside it, that cannot be together; whether the
+/// error is to name the file, and what it must say.
+const CONTRADICTIONS: &[(&str, &str, &[&str], bool, &str)] = &[
+    (
+        "untrusted relays where all are trusted",
+        "interface = \"lo\"\nuntrusted = \"drop\"\n",
+        &[],
+        true,
+        "--trusted-relay PREFIX",
+    ),
+    (
+        "an interface twice",
+        "interface = [\"lo\", \"lo\"]\n",
+        &[],
+        true,
+        "lo is named twice",
+    ),
+    (
+        "no interface",
+        "window = \"1s\"\n",
+        &[],
+        true,
+        "no interface to attach to",
+    ),
+    (
+        "a mode for another interface than the command line's",
+        "mode = \"eth1=generic\"\n",
+        &["-i", "lo"],
+        true,
+        "a mode for eth1",
+    ),
+    (
+        "nothing wrong, beside a command line that names an interface twice",
+        "interface = \"lo\"\n",
+        &["-i", "lo", "-i", "lo"],
+        false,
+        "lo is named twice",
+    ),
+];
+
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for &(name, arguments, code, text) in COMMAND_LINES {
@@ -239,6 +285,36 @@ pub fn trials() -> Vec<Trial> {
             },
         ));
     }
+    for &(name, content, arguments, named, text) in CONTRADICTIONS {
+        let whether = if named {
+            "names it"
+        } else {
+            "does not blame it"
+        };
+        trials.push(trial(
+            format!("refuses a file with {name}, and {whether}"),
+            move || {
+                let file = tempfile::NamedTempFile::new()?;
+                fs::write(&file, content)?;
+                let output = Command::new(binary()?)
+                    .args(["run", "--config"])
+                    .arg(file.path())
+                    .args(arguments)
+                    .output()?;
+                let stderr = String::from_utf8_lossy(&output.stderr);
+                let place = format!("xdp-dedup: {}: ", file.path().display());
+                ensure!(
+                    output.status.code() == Some(USAGE),
+                    "{}: {stderr}",
+                    output.status
+                );
+                ensure!(stderr.starts_with(&place) == named, "{place:?} in {stderr}");
+                ensure!(stderr.contains(text), "no {text:?} in {stderr}");
+                ensure!(stderr.lines().count() == 1, "more than a line: {stderr}");
+                Ok(())
+            },
+        ));
+    }
     let with_root: &[(&str, Test)] = &[
         (
             "refuses native mode where the driver cannot, and names generic",
@@ -247,6 +323,14 @@ pub fn trials() -> Vec<Trial> {
         (
             "refuses an interface with another XDP program, and names the program",
             incumbent,
+        ),
+        (
+            "refuses an interface below one with an XDP program, and names both",
+            program_above,
+        ),
+        (
+            "says so where an interface goes before the program is on it",
+            gone_meanwhile,
         ),
         (
             "refuses a bridge together with its port, in either order",
@@ -328,6 +412,54 @@ fn incumbent() -> Result<()> {
     Ok(())
 }
 
+fn program_above() -> Result<()> {
+    let (here, end) = cable()?;
+    for (above, made) in [
+        ("bridge0", "link add bridge0 type bridge"),
+        ("above0", "link add link server0 name above0 type macvlan"),
+    ] {
+        here.ip(made)?;
+        if above == "bridge0" {
+            here.ip("link set server0 master bridge0")?;
+        }
+        let arguments = ["--mode", "generic", "-i", above];
+        let daemon = Daemon::start(&binary()?, &here, &arguments)?;
+        let text = format!("{above} above it already has an XDP program: program xdp_dedup (id ");
+        refused(&end, &["-i", "server0", "--metrics", "off"], &text)?;
+        let attached = daemon.metrics()?.value("xdp_dedup_attached", &[above]);
+        ensure!(attached == Some(1.0), "the one on {above} was displaced");
+        drop(daemon);
+        here.ip(&format!("link del {above}"))?;
+    }
+    Ok(())
+}
+
+fn gone_meanwhile() -> Result<()> {
+    let (here, _end) = cable()?;
+    let refusal = here.inside(|| -> Result<String> {
+        let mut kernel = Kernel::load_without_policy(&LoadOptions {
+            capacity: DEFAULT_CAPACITY,
+            interface_slot: 0,
+            clock: Clock::Live,
+            relay_counters: false,
+            trace: false,
+            pins: None,
+        })?;
+        let all = block_on(interfaces::all())?;
+        let [server] = &interfaces::choose(["server0"], &all)?[..] else {
+            bail!("not one interface");
+        };
+        here.ip("link del server0")?;
+        match attachment::attach(&mut kernel, server, Mode::Native) {
+            Ok(_) => bail!("it is attached"),
+            Err(error) => Ok(format!("{error:#}")),
+        }
+    })??;
+    let text = "cannot attach to server0 in native mode: the interface is gone: ";
+    ensure!(refusal.starts_with(text), "{refusal}");
+    Ok(())
+}
+
 fn bridge_and_port() -> Result<()> {
     let (here, end) = cable()?;
     here.ip("link add bridge0 type bridge")?;
@@ -372,7 +504,7 @@ fn second_daemon() -> Result<()> {
     let (here, end) = cable()?;
     here.ip("link add server1 type veth peer name other1")?;
     // Both on one BPF file system: the second is started by hand inside the first's attempt.
-    let script = r#""$1" run -i server1 2>/dev/null & first=$!
+    let script = r#""$1" run -i server1 2>/dev/null & first=$!; echo "first is $first"
         for i in $(seq 100); do ip link show server1 | grep -q xdp && break; sleep 0.05; done
         "$1" run -i server0; code=$?
         kill $first; wait $first; echo "first: $?"; exit $code"#;
@@ -389,12 +521,16 @@ fn second_daemon() -> Result<()> {
         "{}: {stderr}",
         output.status
     );
-    ensure!(
-        stderr.contains("another `xdp-dedup run` is at work"),
-        "{stderr}"
-    );
     ensure!(end.xdp()?.is_none(), "the second is attached");
     let stdout = String::from_utf8_lossy(&output.stdout);
+    let first = stdout
+        .lines()
+        .find_map(|line| line.strip_prefix("first is "));
+    let text = format!(
+        "another xdp-dedup (process {}) is at work",
+        first.context("no id")?
+    );
+    ensure!(stderr.contains(&text), "no {text:?} in {stderr}");
     ensure!(
         stdout.contains("first: 0"),
         "the first did not end well: {stdout}"

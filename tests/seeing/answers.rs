@@ -49,6 +49,10 @@ pub fn trials() -> Vec<Trial> {
             watch_in_lines,
         ),
         (
+            "stats --watch --json ends with a line on standard error when the filter is gone",
+            watch_to_the_end,
+        ),
+        (
             "seen lists what is remembered, the newest first, with its age and transmissions",
             seen,
         ),
@@ -68,6 +72,10 @@ pub fn trials() -> Vec<Trial> {
         (
             "where the BPF file system is hidden, all three say so instead of finding nothing",
             hidden,
+        ),
+        (
+            "a folder that another user may have made is believed by none of them",
+            forged,
         ),
         (
             "without privileges all three say what they lack in one line",
@@ -418,6 +426,28 @@ fn watch_in_lines() -> Result<()> {
     Ok(())
 }
 
+fn watch_to_the_end() -> Result<()> {
+    let bed = Bed::new(&[])?;
+    let mut command = bed.command(&["stats", "--watch", "--json"])?;
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
+    lines.next().context("no line")??;
+    bed.daemon.signal(Signal::SIGTERM)?;
+    let mut stderr = String::new();
+    let mut errors = child.stderr.take().context("no stderr")?;
+    errors.read_to_string(&mut stderr)?;
+    let status = child.wait()?;
+    ensure!(status.code() == Some(FAILED), "{status}: {stderr}");
+    ensure!(
+        stderr == "xdp-dedup: nothing is attached in this network namespace\n",
+        "{stderr}"
+    );
+    Ok(())
+}
+
 fn seen() -> Result<()> {
     let bed = Bed::new(&["--window", "60s"])?;
     let nothing = bed.ask(&["seen"])?;
@@ -683,6 +713,31 @@ fn hidden() -> Result<()> {
             "{case}"
         );
         ensure!(answer.stderr.lines().count() == 1, "{case}");
+    }
+    Ok(())
+}
+
+fn forged() -> Result<()> {
+    const FOLDER: &str = "/sys/fs/bpf/xdp-dedup/netns-$(stat -L -c %i /proc/self/ns/net)";
+    for forgery in [
+        &format!("mkdir -p {FOLDER} && chown -R 65534 /sys/fs/bpf/xdp-dedup"),
+        &format!("mkdir -p {FOLDER} && chown 65534 {FOLDER}"),
+        &format!("mkdir -p {FOLDER} && chmod 777 {FOLDER}"),
+        &format!("mkdir /sys/fs/bpf/xdp-dedup /sys/fs/bpf/mine && ln -s /sys/fs/bpf/mine {FOLDER}"),
+    ] {
+        for arguments in ALL {
+            let answer = in_fresh_place(
+                &format!("mount -t bpf bpf /sys/fs/bpf && {forgery}"),
+                arguments,
+            )?;
+            let case = format!("{forgery}: {arguments:?}: {answer:?}");
+            ensure!(
+                answer.code == Some(FAILED) && answer.stdout.is_empty(),
+                "{case}"
+            );
+            ensure!(answer.stderr.contains("belongs to somebody else"), "{case}");
+            ensure!(answer.stderr.lines().count() == 1, "{case}");
+        }
     }
     Ok(())
 }

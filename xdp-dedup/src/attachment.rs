@@ -8,8 +8,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use aya::programs::{Link, ProgramError, XdpMode, links::FdLink, loaded_programs, xdp::XdpLink};
+use aya::programs::{
+    Link, ProgramError, XdpError, XdpMode, links::FdLink, loaded_programs, xdp::XdpLink,
+};
 use clap::ValueEnum;
+use nix::errno::Errno;
 use xdp_dedup_common::interface::InterfaceNote;
 
 use crate::{
@@ -96,8 +99,7 @@ impl Attachment {
     ///
     /// # Errors
     ///
-    /// Where the link is one that cannot be pinned, or the file system refuses; the program is then
-    /// off the interface.
+    /// Where the file system refuses; the program is then off the interface.
     pub fn pin(&self, pin: &Path) -> Result<()> {
         let mut held = lock(&self.link);
         let Some(link) = held.take() else {
@@ -182,7 +184,26 @@ pub fn attach(kernel: &mut Kernel, interface: &Interface, mode: Mode) -> Result<
             },
         )
         .map_err(|error| refusal(error, interface, mode))?;
-    program.take_link(link).context("cannot hold the link")
+    let link = program.take_link(link).context("cannot hold the link")?;
+    if is_over_netlink(&link) {
+        let name = &interface.name;
+        link.detach()
+            .with_context(|| format!("cannot detach from {name}"))?;
+        bail!(
+            "cannot attach to {name} in {mode} mode: the kernel took the program without a link \
+             only, so that it would stay if this process were killed; it is off again: start \
+             `xdp-dedup run` again, and see whether a seccomp filter or a security module refuses \
+             BPF_LINK_CREATE"
+        );
+    }
+    Ok(link)
+}
+
+/// Whether a program was attached in the way of old, which aya tries where the kernel refuses a link
+/// with EINVAL: nothing detaches such a program when its process is killed, and it cannot be pinned.
+fn is_over_netlink(link: &XdpLink) -> bool {
+    // The types that would tell are aya's own.
+    format!("{:?}", link.id()).contains("NlLink")
 }
 
 /// Puts an instance of the program in place of the one that a link holds: at each moment one of them
@@ -267,26 +288,36 @@ fn refusal(error: ProgramError, interface: &Interface, mode: Mode) -> anyhow::Er
     let name = &interface.name;
     let errno = match &error {
         ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        // After EINVAL aya tries it once more, over netlink.
+        ProgramError::XdpError(XdpError::NetlinkError(error)) => error.raw_os_error(),
         _ => None,
     };
     let what = format!("attach to {name} in {mode} mode");
-    let what_to_do = match errno.map(nix::errno::Errno::from_raw) {
+    let what_to_do = match errno.map(Errno::from_raw) {
         // As drivers say it: veth has ENOSPC for channels, ERANGE for an MTU.
-        Some(
-            nix::errno::Errno::EOPNOTSUPP
-            | nix::errno::Errno::EINVAL
-            | nix::errno::Errno::ENOSPC
-            | nix::errno::Errno::ERANGE,
-        ) if mode == Mode::Native => {
+        Some(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSPC | Errno::ERANGE)
+            if mode == Mode::Native =>
+        {
             format!(
                 "cannot {what}: its driver cannot run XDP natively, at least not as it is set up \
                  now (MTU, channels); `--mode generic` works with every driver"
             )
         }
-        Some(nix::errno::Errno::EBUSY | nix::errno::Errno::EEXIST) => {
-            format!("cannot {what}: another XDP program came first")
-        }
-        Some(nix::errno::Errno::ENODEV) => format!("cannot {what}: the interface is gone"),
+        Some(Errno::EBUSY) => format!("cannot {what}: another XDP program came first"),
+        // dev_xdp_attach() in the kernel asks the interfaces right above, too.
+        Some(Errno::EEXIST) => match interface.programs_above.first() {
+            Some((above, id)) => format!(
+                "cannot {what}: {above} above it already has an XDP program: {}, and the kernel \
+                 takes none below that: {}",
+                described(*id),
+                way_out(above, *id)
+            ),
+            None => format!(
+                "cannot {what}: another XDP program came first, on it or on an interface above it \
+                 (`ip link` shows them)"
+            ),
+        },
+        Some(Errno::ENODEV) => format!("cannot {what}: the interface is gone"),
         _ => privileges::advice(&what),
     };
     short(error).context(what_to_do)

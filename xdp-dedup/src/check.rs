@@ -7,7 +7,7 @@ mod privileges;
 mod report;
 mod resources;
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -15,7 +15,7 @@ use clap::Args;
 use self::report::Report;
 use crate::{
     flags::{ModeOf, parse_mode},
-    interfaces, settings,
+    interfaces, output, settings,
 };
 
 /// Arguments of `check`.
@@ -62,7 +62,13 @@ pub fn run(args: &CheckArgs) -> Result<()> {
         let names: Vec<_> = all.into_values().map(|interface| interface.name).collect();
         anyhow::Ok(names)
     })?;
-    print(&report, args.json).context("cannot write the report")?;
+    output::print(|out| {
+        if args.json {
+            report.0.iter().try_for_each(|line| output::json(out, line))
+        } else {
+            write!(out, "{report}")
+        }
+    })?;
     if wanted.is_empty() && !args.json {
         eprintln!(
             "No interface was looked at: name those that `run` is to have with -i IFACE; there are {}.",
@@ -73,18 +79,6 @@ pub fn run(args: &CheckArgs) -> Result<()> {
     let count = report.0.len();
     if failures > 0 {
         bail!("{failures} of {count} checks failed");
-    }
-    Ok(())
-}
-
-fn print(report: &Report, json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    if !json {
-        return write!(out, "{report}");
-    }
-    for line in &report.0 {
-        serde_json::to_writer(&mut out, line)?;
-        writeln!(out)?;
     }
     Ok(())
 }

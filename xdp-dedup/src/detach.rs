@@ -1,16 +1,18 @@
 //! `detach`: takes off what `run --persist` left, without a daemon.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, io::Write as _, path::Path};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
+use aya::programs::links::LinkError;
 use clap::{ArgGroup, Args};
+use nix::libc;
 use xdp_dedup_common::interface::InterfaceNote;
 
 use crate::{
     interfaces::{self, Interface},
     maps::SharedMaps,
+    output,
     pins::{self, PinFolder},
-    privileges,
     takeover::wait_until_off,
 };
 
@@ -60,38 +62,59 @@ async fn detach(args: &DetachArgs) -> Result<()> {
     } else {
         named.iter().map(|interface| interface.index).collect()
     };
+    // That nobody reads it is no reason to stop half way.
+    let tell = |line: &str| output::print(|output| writeln!(output, "{line}"));
+    let mut told = Ok(true);
     if wanted.is_empty() {
-        println!("nothing is attached");
+        told = tell("nothing is attached");
     }
     let Some(pins) = pins else {
         // Who was killed at its last step has left the folder around it.
-        return pins::remove_root();
+        pins::remove_root()?;
+        return told.map(drop);
     };
     for index in wanted {
-        take_off(index, &pins, &all).await?;
+        let line = take_off(index, &pins, &all).await?;
+        told = told.and(tell(&line));
     }
     // With the last link the maps and the folder go.
-    pins.close()
+    pins.close()?;
+    told.map(drop)
 }
 
-async fn take_off(index: u32, pins: &PinFolder, all: &BTreeMap<u32, Interface>) -> Result<()> {
+/// Takes the filter off an interface, and says what came of it.
+async fn take_off(index: u32, pins: &PinFolder, all: &BTreeMap<u32, Interface>) -> Result<String> {
+    let pin = pins.link(index);
     let program_id = match pins.open_link(index) {
         Ok(pin) => Some(pin.program_id),
-        Err(error) if !privileges::missing().is_empty() => return Err(error),
         // What is no link has no program; its pin goes all the same.
-        Err(_) => None,
+        Err(error) if is_no_link(&error, &pin) => None,
+        Err(error) => return Err(error),
     };
-    pins::remove(&pins.link(index))?;
-    match (all.get(&index), program_id) {
+    pins::remove(&pin)?;
+    let line = match (all.get(&index), program_id) {
         (Some(interface), Some(id)) if interface.programs.contains(&id) => {
             wait_until_off(interface, id).await?;
-            println!("{}: detached", interface.name);
+            format!("{}: detached", interface.name)
         }
-        (Some(interface), _) => println!("{}: was off already", interface.name),
-        (None, _) => println!("interface {index}: gone before"),
-    }
+        (Some(interface), _) => format!("{}: was off already", interface.name),
+        (None, _) => format!("interface {index}: gone before"),
+    };
     forget(index, pins);
-    Ok(())
+    Ok(line)
+}
+
+/// Whether the reason why a pin cannot be opened is that something else than a link is there.
+fn is_no_link(error: &Error, pin: &Path) -> bool {
+    match error.downcast_ref::<LinkError>() {
+        Some(LinkError::InvalidLink) => true,
+        Some(LinkError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::EINVAL) =>
+        {
+            true
+        }
+        _ => fs::symlink_metadata(pin).is_ok_and(|status| status.is_symlink()),
+    }
 }
 
 /// Clears the note of an interface. Maps of other versions cannot be read; their programs' notes say

@@ -27,13 +27,8 @@ use crate::{
     maps::SharedMaps,
     output, pins, ring,
     settings::usage,
-    state::{self, NOTHING, State},
-    stats::Leave,
+    state::{self, Leave, Misses, NOTHING, State},
 };
-
-/// Looks in vain after which the filter is gone. One may fall into the moment in which a `run` takes
-/// over.
-const MISSES: u32 = 2;
 
 /// How long a reader of standard output who has stopped reading can hold up the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -132,7 +127,7 @@ async fn follow(args: &EventsArgs, outcomes: Outcomes) -> Result<()> {
     let mut writing = lines.take().map(write);
     let mut ticks = interval(RENEW);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut misses = 0;
+    let mut misses = Misses::default();
     let end = loop {
         tokio::select! {
             () = leave.asked() => break Ok(()),
@@ -143,14 +138,10 @@ async fn follow(args: &EventsArgs, outcomes: Outcomes) -> Result<()> {
                 }
             }
             _ = ticks.tick() => {
-                match look(&maps, &args.interfaces).await {
-                    Ok(now) => (followed, misses) = (now, 0),
-                    Err(error) => {
-                        misses += 1;
-                        if misses == MISSES {
-                            break Err(error);
-                        }
-                    }
+                match misses.bear(look(&maps, &args.interfaces).await) {
+                    Ok(Some(now)) => followed = now,
+                    Ok(None) => {}
+                    Err(error) => break Err(error),
                 }
                 if let Some(stopped) = listener.renew(followed.slots())? {
                     eprintln!(

@@ -21,6 +21,8 @@ pub struct Interface {
     pub programs: Vec<u32>,
     /// Whether one of them runs in generic mode.
     pub generic: bool,
+    /// Names of the interfaces right above this one that have XDP programs, and the programs' ids.
+    pub programs_above: Vec<(String, u32)>,
     /// Indices of the interfaces that this one lies on or under, one step away: the bridge or bond
     /// that it is a port of, the parent of a VLAN.
     upper: Option<u32>,
@@ -35,6 +37,7 @@ impl Interface {
             index,
             programs: Vec::new(),
             generic: false,
+            programs_above: Vec::new(),
             upper: None,
             lower: None,
         }
@@ -76,11 +79,33 @@ pub async fn all() -> Result<BTreeMap<u32, Interface>> {
     let links: Result<Vec<_>, _> = handle.link().get().execute().try_collect().await;
     connection.abort();
     let links = links.context("cannot list the interfaces over netlink")?;
-    Ok(links
-        .into_iter()
-        .filter_map(interface)
-        .map(|i| (i.index, i))
-        .collect())
+    let links = links.into_iter().filter_map(interface);
+    let mut all = links.map(|i| (i.index, i)).collect();
+    note_programs_above(&mut all);
+    Ok(all)
+}
+
+fn note_programs_above(all: &mut BTreeMap<u32, Interface>) {
+    let mut found = Vec::new();
+    for interface in all.values() {
+        let controller = interface.upper.and_then(|index| all.get(&index));
+        let pairs = [
+            (Some(interface.index), controller),
+            (interface.lower, Some(interface)),
+        ];
+        for pair in pairs {
+            if let (Some(lower), Some(upper)) = pair
+                && let Some(&id) = upper.programs.first()
+            {
+                found.push((lower, (upper.name.clone(), id)));
+            }
+        }
+    }
+    for (lower, above) in found {
+        if let Some(interface) = all.get_mut(&lower) {
+            interface.programs_above.push(above);
+        }
+    }
 }
 
 /// The interfaces with these names, in their order.
@@ -151,6 +176,7 @@ fn interface(message: LinkMessage) -> Option<Interface> {
         index: message.header.index,
         programs: Vec::new(),
         generic: false,
+        programs_above: Vec::new(),
         upper: None,
         lower: None,
     };

@@ -10,7 +10,10 @@ use aya::{
     programs::Xdp,
 };
 use aya_log::{EbpfLogger, Level};
-use nix::unistd::{SysconfVar, sysconf};
+use nix::{
+    time::{ClockId, clock_gettime},
+    unistd::{SysconfVar, sysconf},
+};
 use xdp_dedup_common::{Policy, Reason, Verdict, replay::ReplaySlot, time::Timestamp};
 
 use crate::{
@@ -28,6 +31,16 @@ pub const DEFAULT_CAPACITY: u32 = 65536;
 pub const XDP_DROP: u32 = 1;
 /// See [`XDP_DROP`].
 pub const XDP_PASS: u32 = 2;
+
+/// The time by the clock that the live program reads (`bpf_ktime_get_ns`), in nanoseconds.
+///
+/// # Errors
+///
+/// Where there is no such clock.
+pub fn now() -> Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("cannot read the clock")?;
+    Ok(Duration::from(now).as_nanos() as u64)
+}
 
 /// Where the program takes the time from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

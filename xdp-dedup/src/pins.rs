@@ -4,26 +4,27 @@
 //! | under `/sys/fs/bpf/xdp-dedup/netns-INODE/` | what it is |
 //! |---|---|
 //! | `layout-N/TABLE`, `POLICY`, ... | the shared maps |
-//! | `layout-N-new/`, `layout-N-old/` | for the moment in which fresh ones take their place |
+//! | `layout-N-new/` | fresh ones, until they take their place |
 //! | `link-IFINDEX` | the filter on an interface that keeps it (`--persist`) |
 //!
 //! Links are not tied to a layout: a program with other maps takes over the same link.
 
 mod find;
 
+pub(crate) use find::lock_holder;
 pub use find::{Pinned, ReadersPlace, find};
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError},
     io::{self, ErrorKind},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
-use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use nix::{
-    fcntl::OFlag,
+    fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2},
     sys::statfs::{BPF_FS_MAGIC, statfs},
     unistd::geteuid,
 };
@@ -33,6 +34,11 @@ use crate::{maps, privileges};
 
 pub(crate) const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
 pub(crate) const ROOT: &str = "/sys/fs/bpf/xdp-dedup";
+
+/// What to do where there is no BPF file system.
+pub(crate) const HOW_TO_MOUNT: &str = "`mount -t bpf -o mode=700 bpf /sys/fs/bpf` (`ip netns exec` \
+                                       hides it; `nsenter --net=/run/netns/NAME` does not)";
+
 const LINK: &str = "link-";
 const LAYOUT: &str = "layout-";
 
@@ -73,7 +79,7 @@ impl PinFolder {
     ///
     /// # Errors
     ///
-    /// Where no BPF file system is mounted, another `run` holds the lock, somebody else could change
+    /// Where no BPF file system is mounted, another process holds the lock, somebody else could change
     /// the folder, or the file system refuses.
     pub fn lock() -> Result<Self> {
         let path = mounted_namespace_folder()?;
@@ -87,9 +93,8 @@ impl PinFolder {
                 Locked::Yes(pins) => return Ok(pins),
                 Locked::Gone => {}
                 Locked::No => bail!(
-                    "another `xdp-dedup run` is at work in this network namespace (it holds {}): \
-                     stop it first, or give it all interfaces",
-                    path.display()
+                    "{}: stop it first, or give it all interfaces",
+                    who_is_at_work(&path)
                 ),
             }
         }
@@ -110,9 +115,8 @@ impl PinFolder {
             Locked::Yes(pins) => Ok(Some(pins)),
             Locked::Gone => Ok(None),
             Locked::No => bail!(
-                "`xdp-dedup run` is at work in this network namespace (it holds {}): stop it first, \
-                 which detaches too, unless it runs with --persist",
-                path.display()
+                "{}: stop it first; a `run` then detaches, unless it has --persist",
+                who_is_at_work(&path)
             ),
         }
     }
@@ -140,21 +144,22 @@ impl PinFolder {
     ///
     /// Where the file system refuses.
     pub fn install(&self) -> Result<()> {
-        let maps = self.maps();
-        let moved = |from: &Path, to: &Path| {
-            fs::rename(from, to)
-                .with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))
+        let (fresh, maps) = (self.fresh(), self.maps());
+        // At no moment there are none: those of a filter that is at work would else not be found, nor
+        // by the next `run`, should this one be killed.
+        let how = if maps.exists() {
+            RenameFlags::RENAME_EXCHANGE
+        } else {
+            RenameFlags::RENAME_NOREPLACE
         };
-        if maps.exists() {
-            moved(&maps, &self.replaced())?;
-        }
-        moved(&self.fresh(), &maps)?;
+        renameat2(AT_FDCWD, &fresh, AT_FDCWD, &maps, how)
+            .with_context(|| format!("cannot rename {} to {}", fresh.display(), maps.display()))?;
         self.clean()
     }
 
     /// Where the link of the interface with this index is pinned.
     pub fn link(&self, index: u32) -> PathBuf {
-        self.path.join(format!("{LINK}{index}"))
+        link_in(&self.path, index)
     }
 
     /// The interfaces with a pinned link, by index.
@@ -173,13 +178,8 @@ impl PinFolder {
     /// Where it cannot be opened.
     pub fn open_link(&self, index: u32) -> Result<LinkPin> {
         let path = self.link(index);
-        let open = || -> Result<_> {
-            let link = FdLink::from(PinnedLink::from_pin(&path)?);
-            let program_id = link.info()?.program_id();
-            Ok((link, program_id))
-        };
-        let (link, program_id) =
-            open().with_context(|| privileges::advice(&format!("open {}", path.display())))?;
+        let (link, program_id) = open_link(&path)
+            .with_context(|| privileges::advice(&format!("open {}", path.display())))?;
         Ok(LinkPin {
             index,
             path,
@@ -227,14 +227,9 @@ impl PinFolder {
         self.path.join(format!("{LAYOUT}{}-new", maps::LAYOUT))
     }
 
-    fn replaced(&self) -> PathBuf {
-        self.path.join(format!("{LAYOUT}{}-old", maps::LAYOUT))
-    }
-
     /// Removes what a killed predecessor had not finished.
     fn clean(&self) -> Result<()> {
-        remove_folder(&self.fresh())?;
-        remove_folder(&self.replaced())
+        remove_folder(&self.fresh())
     }
 
     fn remove(&self) -> Result<()> {
@@ -316,6 +311,39 @@ fn lock(folder: File, path: &Path) -> Result<Locked> {
     }
 }
 
+/// Who holds the lock, as far as that is known.
+fn who_is_at_work(path: &Path) -> String {
+    let status = fs::metadata(path).ok();
+    let holder = status.and_then(|status| lock_holder(&status).ok().flatten());
+    let process = holder.map_or_else(String::new, |id| format!(" (process {id})"));
+    format!(
+        "another xdp-dedup{process} is at work in this network namespace (it holds {})",
+        path.display()
+    )
+}
+
+/// A pinned link, and the id of its program.
+fn open_link(pin: &Path) -> Result<(FdLink, u32), LinkError> {
+    let link = FdLink::from(PinnedLink::from_pin(pin)?);
+    let program_id = link.info()?.program_id();
+    Ok((link, program_id))
+}
+
+/// Ids of the programs whose links are pinned in a network namespace's folder, as far as they can be
+/// opened.
+pub(crate) fn linked_programs(folder: &Path) -> Vec<u32> {
+    let linked = numbers(folder, LINK).unwrap_or_default();
+    let pins = linked.iter().map(|index| link_in(folder, *index));
+    pins.filter_map(|pin| open_link(&pin).ok())
+        .map(|(_, program_id)| program_id)
+        .collect()
+}
+
+/// Where the link of the interface with this index is pinned.
+fn link_in(folder: &Path, index: u32) -> PathBuf {
+    folder.join(format!("{LINK}{index}"))
+}
+
 /// Makes the folder unless it is there, and opens it.
 fn own_folder(path: &Path) -> Result<File> {
     match DirBuilder::new().mode(0o700).create(path) {
@@ -341,10 +369,19 @@ fn open_own(path: &Path) -> Result<File> {
     let status = folder
         .metadata()
         .with_context(|| format!("cannot look at {shown}"))?;
-    if status.uid() != geteuid().as_raw() || status.mode() & 0o022 != 0 {
+    if !is_own(&status) {
         bail!("{shown} belongs to somebody else, or others may write to it: remove it");
     }
     Ok(folder)
+}
+
+/// Whether a folder, and no link to one, is this user's, and nobody else may change it.
+pub(crate) fn is_own(status: &Metadata) -> bool {
+    is_folder_of(geteuid().as_raw(), status)
+}
+
+fn is_folder_of(user: u32, status: &Metadata) -> bool {
+    status.is_dir() && status.uid() == user && status.mode() & 0o022 == 0
 }
 
 fn cannot_read(folder: &Path) -> String {
@@ -390,13 +427,14 @@ fn is_missing(error: &anyhow::Error) -> bool {
         .is_some_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
-fn is_mounted() -> bool {
+/// Whether a BPF file system is where the pins go.
+pub(crate) fn is_mounted() -> bool {
     statfs(BPF_FILE_SYSTEM).is_ok_and(|status| status.filesystem_type() == BPF_FS_MAGIC)
 }
 
 /// The folder of this process's network namespace, by its inode number, which is its name within a
 /// boot.
-fn namespace_folder() -> Result<PathBuf> {
+pub(crate) fn namespace_folder() -> Result<PathBuf> {
     const NAMESPACE: &str = "/proc/self/ns/net";
     let inode = fs::metadata(NAMESPACE)
         .with_context(|| format!("cannot read {NAMESPACE}"))?
@@ -409,8 +447,7 @@ fn mounted_namespace_folder() -> Result<PathBuf> {
     if !is_mounted() {
         bail!(
             "no BPF file system is mounted at {BPF_FILE_SYSTEM}, where the maps are to be pinned: \
-             `mount -t bpf -o mode=700 bpf {BPF_FILE_SYSTEM}` (`ip netns exec` hides it; `nsenter \
-             --net=/run/netns/NAME` does not)"
+             {HOW_TO_MOUNT}"
         );
     }
     namespace_folder()

@@ -4,16 +4,15 @@ use std::{
     cmp::Reverse,
     io::{self, Write},
     net::Ipv6Addr,
-    time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Args;
-use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use xdp_dedup_common::{description::Remembered, policy::Window, time::Timestamp};
 
 use crate::{
+    kernel,
     maps::SharedMaps,
     output,
     state::{self, State},
@@ -186,13 +185,8 @@ pub(crate) fn age(seconds: f64) -> String {
     }
 }
 
-/// The time by the clock that the kernel program reads (`bpf_ktime_get_ns`).
 fn now() -> Result<Timestamp> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("cannot read the clock")?;
-    let nanoseconds = Duration::from(now).as_nanos();
-    Ok(Timestamp::from_nanoseconds(
-        u64::try_from(nanoseconds).unwrap_or(u64::MAX),
-    ))
+    kernel::now().map(Timestamp::from_nanoseconds)
 }
 
 #[cfg(test)]

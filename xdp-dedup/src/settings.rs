@@ -12,7 +12,7 @@ use xdp_dedup_common::{digest::DigestKey, interface::MAX_INTERFACES};
 use crate::{
     attachment::Mode,
     config,
-    flags::{Metrics, ModeOf, RunArgs},
+    flags::{Metrics, ModeOf, RunArgs, RunFlags},
     kernel::DEFAULT_CAPACITY,
     policy::Rules,
 };
@@ -45,12 +45,25 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// One line; a [`UsageError`] where no or too many interfaces are named.
+    /// One line, which names the file where it has a part in it; a [`UsageError`] where no or too many
+    /// interfaces are named, or settings contradict one another.
     pub fn read(args: &RunArgs, key: DigestKey) -> Result<Self> {
-        let flags = match &args.config {
-            Some(file) => args.flags.clone().or(config::read(file)?),
-            None => args.flags.clone(),
+        let flags = args.flags.clone();
+        let Some(file) = &args.config else {
+            return Self::of(flags, key);
         };
+        Self::of(flags.clone().or(config::read(file)?), key).map_err(|error| {
+            // Where the command line is wrong by itself, the file need not be looked at.
+            let is_its_own = |alone: anyhow::Error| alone.to_string() == error.to_string();
+            if !flags.interfaces.is_empty() && Self::of(flags, key).is_err_and(is_its_own) {
+                error
+            } else {
+                error.context(file.display().to_string())
+            }
+        })
+    }
+
+    fn of(flags: RunFlags, key: DigestKey) -> Result<Self> {
         if flags.interfaces.is_empty() {
             return Err(usage(
                 "no interface to attach to: give one with -i IFACE, or `interface` in the file",

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use xdp_dedup_common::interface::InterfaceNote;
 
 use crate::{
@@ -48,6 +49,9 @@ pub struct Filtered {
     pub program_tag: u64,
 }
 
+/// How often pins are opened that are taken away or replaced meanwhile.
+const TRIES: u32 = 3;
+
 impl State {
     /// Reads what is there now; `None` if there is nothing.
     ///
@@ -55,13 +59,20 @@ impl State {
     ///
     /// Where privileges lack, or the kernel refuses.
     pub async fn read() -> Result<Option<Self>> {
-        let Some(pinned) = pins::find()? else {
-            return Ok(None);
-        };
-        let maps = match SharedMaps::open(&pinned.maps) {
-            // The daemon has taken its pins away meanwhile.
-            Err(_) if pins::find()?.is_none() => return Ok(None),
-            maps => maps.with_context(|| privileges::advice_to_read("read the filter's maps"))?,
+        let mut tries = TRIES;
+        let (pinned, maps) = loop {
+            let Some(pinned) = pins::find()? else {
+                return Ok(None);
+            };
+            tries -= 1;
+            // A daemon may take its pins away meanwhile, or put fresh ones in their place.
+            match SharedMaps::open(&pinned.maps) {
+                Ok(maps) if tries == 0 || pinned.is_still_there() => break (pinned, maps),
+                Err(error) if tries == 0 => {
+                    return Err(error.context(privileges::advice_to_read("read the filter's maps")));
+                }
+                _ => {}
+            }
         };
         let all = interfaces::all().await?;
         let noted = maps.interfaces()?;
@@ -145,4 +156,79 @@ pub fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     // A count of a large table may still be under way; nobody waits for it.
     runtime.shutdown_background();
     result
+}
+
+/// Looks in vain, one after the other. One may fall into the moment in which a `run` takes over, or
+/// starts anew.
+#[derive(Debug, Default)]
+pub struct Misses(u32);
+
+impl Misses {
+    /// After so many the filter is gone.
+    const MOST: u32 = 2;
+
+    /// What was found; `None` where the next look may find it again.
+    ///
+    /// # Errors
+    ///
+    /// That of the look, where it is one too many.
+    pub fn bear<T>(&mut self, look: Result<T>) -> Result<Option<T>> {
+        if look.is_ok() {
+            self.0 = 0;
+            return look.map(Some);
+        }
+        self.0 += 1;
+        if self.0 < Self::MOST {
+            return Ok(None);
+        }
+        look.map(Some)
+    }
+}
+
+/// The signals that end a command which goes on until then, so that it cleans up behind itself.
+pub struct Leave([Signal; 3]);
+
+impl Leave {
+    /// Takes the signals: from now on they end nothing by themselves.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn new() -> Result<Self> {
+        let on = |kind| signal(kind).context("cannot handle signals");
+        Ok(Self([
+            on(SignalKind::interrupt())?,
+            on(SignalKind::terminate())?,
+            on(SignalKind::hangup())?,
+        ]))
+    }
+
+    /// Waits for one of them.
+    pub async fn asked(&mut self) {
+        let [interrupt, terminate, hang_up] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_look_in_vain_is_borne_and_a_second_one_after_it_is_not() {
+        let mut misses = Misses::default();
+        for (look, expected) in [
+            (Ok(1), Some(Some(1))),
+            (Err("none"), Some(None)),
+            (Ok(2), Some(Some(2))),
+            (Err("none"), Some(None)),
+            (Err("none"), None),
+        ] {
+            assert_eq!(misses.bear(look.map_err(anyhow::Error::msg)).ok(), expected);
+        }
+    }
 }

@@ -10,12 +10,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{MissedTickBehavior, interval},
-};
+use tokio::time::{MissedTickBehavior, interval};
 
 use self::{
     count::{Counts, EntryCounter},
@@ -24,7 +21,7 @@ use self::{
 use crate::{
     output,
     settings::usage,
-    state::{self, NOTHING, State},
+    state::{self, Leave, Misses, NOTHING, State},
 };
 
 /// How often the live view and its lines of JSON come.
@@ -82,18 +79,27 @@ async fn once(is_json: bool) -> Result<()> {
 async fn lines() -> Result<()> {
     let mut leave = Leave::new()?;
     let mut readings = Readings::default();
+    let mut misses = Misses::default();
     let mut ticks = ticks();
+    let mut was_there = false;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = leave.asked() => return Ok(()),
         }
         let is_first = readings.before.is_none();
-        let Some((_, report)) = readings.next().await? else {
-            bail!("{NOTHING}");
+        let now = readings.next().await.and_then(|now| now.context(NOTHING));
+        let now = if was_there {
+            misses.bear(now)?
+        } else {
+            Some(now?)
         };
+        was_there = true;
         // One reading has no rates yet.
-        if !is_first && !output::print(|output| output::json(output, &report))? {
+        if let Some((_, report)) = now
+            && !is_first
+            && !output::print(|output| output::json(output, &report))?
+        {
             return Ok(());
         }
     }
@@ -126,27 +132,4 @@ fn ticks() -> tokio::time::Interval {
     // After the process was stopped for a while, no reading is made up for.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
-}
-
-/// The signals that end a live view as q does, so that it cleans up behind itself.
-pub(crate) struct Leave([Signal; 3]);
-
-impl Leave {
-    pub(crate) fn new() -> Result<Self> {
-        let on = |kind| signal(kind).context("cannot handle signals");
-        Ok(Self([
-            on(SignalKind::interrupt())?,
-            on(SignalKind::terminate())?,
-            on(SignalKind::hangup())?,
-        ]))
-    }
-
-    pub(crate) async fn asked(&mut self) {
-        let [interrupt, terminate, hang_up] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hang_up.recv() => {}
-        }
-    }
 }

@@ -330,8 +330,6 @@ fn stacking(there: &[&Interface], all: &BTreeMap<u32, Interface>) -> Vec<Line> {
 
 #[cfg(test)]
 mod tests {
-    use nix::unistd::Pid;
-
     use super::*;
 
     /// What a good server NIC says of itself.
@@ -445,7 +443,7 @@ mod tests {
             running,
             kept,
         };
-        let pid = Some(Pid::from_raw(77));
+        let pid = Some(77);
         // No program has the highest id that there is.
         let id = u32::MAX;
         for (programs, resources, outcome, found) in [

@@ -5,11 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
-use nix::time::{ClockId, clock_gettime};
 use xdp_dedup_common::event::{Event, Outcomes, Slots, Wanted};
 
 use super::line::{BootClock, Lines};
-use crate::maps::{SharedMaps, wait_for_running_programs};
+use crate::{
+    kernel::now,
+    maps::{SharedMaps, wait_for_running_programs},
+};
 
 /// How often the lease is renewed.
 pub const RENEW: Duration = Duration::from_secs(1);
@@ -115,10 +117,4 @@ impl Drop for Listener<'_> {
         // Failing that, the lease is over soon.
         let _ = self.maps.want_events(Wanted::default());
     }
-}
-
-/// The time by the clock that the kernel program reads (`bpf_ktime_get_ns`).
-fn now() -> Result<u64> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("cannot read the clock")?;
-    Ok(Duration::from(now).as_nanos() as u64)
 }

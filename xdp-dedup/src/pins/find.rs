@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use nix::sys::stat::{major, minor};
 
-use super::{BPF_FILE_SYSTEM, is_mounted, maps_in, namespace_folder, other_layouts};
+use super::{
+    BPF_FILE_SYSTEM, ROOT, is_folder_of, is_mounted, is_own, maps_in, namespace_folder,
+    other_layouts,
+};
 use crate::{maps, privileges};
 
 /// What a `run` has pinned for this network namespace, as other commands find it.
@@ -21,6 +24,15 @@ pub struct Pinned {
     pub maps: PathBuf,
     /// Id of the process that holds it, if a `run` is at work.
     pub daemon: Option<u32>,
+    /// Of the folder of the maps.
+    inode: u64,
+}
+
+impl Pinned {
+    /// Whether these are still the maps that are found.
+    pub fn is_still_there(&self) -> bool {
+        fs::metadata(&self.maps).is_ok_and(|found| found.ino() == self.inode)
+    }
 }
 
 /// Finds what is pinned for this network namespace; `None` where that is nothing, or not yet or no
@@ -28,7 +40,8 @@ pub struct Pinned {
 ///
 /// # Errors
 ///
-/// Where no BPF file system is mounted, privileges lack, or the maps are those of another version.
+/// Where no BPF file system is mounted, privileges lack, the folder may be somebody else's make, or the
+/// maps are those of another version.
 pub fn find() -> Result<Option<Pinned>> {
     if !is_mounted() {
         bail!(
@@ -38,9 +51,8 @@ pub fn find() -> Result<Option<Pinned>> {
         );
     }
     let folder = namespace_folder()?;
-    let status = match fs::metadata(&folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        status => status.with_context(|| cannot_look_into(&folder))?,
+    let Some(status) = trusted(Path::new(ROOT))?.and(trusted(&folder)?) else {
+        return Ok(None);
     };
     let maps = maps_in(&folder);
     if !are_all_there(&maps).with_context(|| cannot_look_into(&folder))? {
@@ -55,10 +67,33 @@ pub fn find() -> Result<Option<Pinned>> {
         }
         return Ok(None);
     }
+    let inode = match fs::metadata(&maps) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        folder => folder.with_context(|| cannot_look_into(&maps))?.ino(),
+    };
     Ok(Some(Pinned {
         maps,
+        inode,
         daemon: lock_holder(&status)?,
     }))
+}
+
+/// What there is to know of a folder, if it is there. On a BPF file system that is open to every user
+/// of the machine, anybody can make one, and with it a policy and counters as they like: it must be
+/// root's or this user's.
+fn trusted(folder: &Path) -> Result<Option<Metadata>> {
+    let status = match fs::symlink_metadata(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        status => status.with_context(|| cannot_look_into(folder))?,
+    };
+    if !is_own(&status) && !is_folder_of(0, &status) {
+        bail!(
+            "{} belongs to somebody else, or others may write to it: what is pinned there may not \
+             be the filter's; remove it",
+            folder.display()
+        );
+    }
+    Ok(Some(status))
 }
 
 fn cannot_look_into(folder: &Path) -> String {
@@ -116,7 +151,7 @@ fn are_all_there(maps: &Path) -> io::Result<bool> {
 
 /// Id of the process that holds the lock on a folder. Taking the lock to see whether it is free
 /// could make a `run` fail that starts in this moment.
-fn lock_holder(folder: &Metadata) -> Result<Option<u32>> {
+pub(crate) fn lock_holder(folder: &Metadata) -> Result<Option<u32>> {
     const LOCKS: &str = "/proc/locks";
     let (major, minor) = (major(folder.dev()), minor(folder.dev()));
     let file = format!("{major:02x}:{minor:02x}:{}", folder.ino());
@@ -129,4 +164,24 @@ fn lock_holder(folder: &Metadata) -> Result<Option<u32>> {
             _ => None,
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process;
+
+    use super::*;
+
+    #[test]
+    fn who_locks_a_file_is_found_among_all_locks() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = File::open(folder.path()).unwrap();
+        let status = file.metadata().unwrap();
+        let locked_by = || lock_holder(&status).unwrap();
+        assert_eq!(locked_by(), None);
+        file.try_lock().unwrap();
+        assert_eq!(locked_by(), Some(process::id()));
+        file.unlock().unwrap();
+        assert_eq!(locked_by(), None);
+    }
 }

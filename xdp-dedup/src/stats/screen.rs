@@ -7,8 +7,8 @@ use crossterm::event::{Event, EventStream, KeyCode, KeyEventKind, KeyModifiers};
 use futures_util::StreamExt as _;
 use ratatui::{DefaultTerminal, Frame};
 
-use super::{Leave, Readings, ticks, view::View};
-use crate::state::State;
+use super::{Readings, ticks, view::View};
+use crate::state::{Leave, Misses, State};
 
 /// The terminal, in a mode where keys come at once and unseen, with a page of its own. Dropping it
 /// gives the terminal back as it was; so does a panic, before it prints.
@@ -55,13 +55,18 @@ pub(super) async fn show() -> Result<()> {
     let mut leave = Leave::new()?;
     State::read_some().await?;
     let mut readings = Readings::default();
+    let mut misses = Misses::default();
     let mut view = View::default();
     let mut ticks = ticks();
     let mut screen = Screen::open()?;
     let mut events = EventStream::new();
     loop {
         tokio::select! {
-            _ = ticks.tick() => view = View::of(readings.next().await?),
+            _ = ticks.tick() => {
+                if let Some(now) = misses.bear(readings.next().await)? {
+                    view = View::of(now);
+                }
+            }
             event = events.next() => match event.transpose().context(GONE)? {
                 Some(event) if is_enough(&event) => return Ok(()),
                 // A new size, too: what was drawn for the old one is of no use.
