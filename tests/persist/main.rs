@@ -9,6 +9,7 @@ mod killed;
 mod layout;
 mod left;
 mod live;
+mod object;
 mod stream;
 mod takeover;
 mod traced;
