@@ -61,6 +61,10 @@ pub fn trials() -> Vec<Trial> {
             "says so when the interface goes away, and still ends well",
             interface_goes,
         ),
+        (
+            "says each time that the interface goes away, and each time that it comes back",
+            interface_comes_and_goes,
+        ),
     ];
     tests
         .iter()
@@ -139,11 +143,15 @@ fn wait_for(daemon: &Daemon, verdict: &str, reason: &str, frames: f64) -> Result
 }
 
 fn wait_for_log(daemon: &Daemon, text: &str) -> Result<()> {
+    wait_for_log_times(daemon, text, 1)
+}
+
+fn wait_for_log_times(daemon: &Daemon, text: &str, times: usize) -> Result<()> {
     let start = Instant::now();
-    while !daemon.log().contains(text) {
+    while daemon.log().matches(text).count() < times {
         ensure!(
             start.elapsed() < Duration::from_secs(5),
-            "no {text:?} in {}",
+            "not {times} times {text:?} in {}",
             daemon.log()
         );
         thread::sleep(Duration::from_millis(5));
@@ -364,6 +372,22 @@ fn interface_goes() -> Result<()> {
     wait_for_log(&daemon, "no longer attached")?;
     let status = daemon.stop(Signal::SIGTERM)?;
     ensure!(status.success(), "{status}");
+    Ok(())
+}
+
+fn interface_comes_and_goes() -> Result<()> {
+    let bed = Bed::new()?;
+    let elsewhere = Namespace::new("elsewhere")?;
+    let daemon = bed.run(&[])?;
+    let (gone, back) = ("no longer attached", "the filter is attached again");
+    for times in 1..=2 {
+        for (from, to, said) in [(&bed.here, &elsewhere, gone), (&elsewhere, &bed.here, back)] {
+            // It keeps its index and the program.
+            from.ip(&format!("link set {} netns {}", bed.end.name, to.path()))?;
+            wait_for_log_times(&daemon, said, times)?;
+        }
+    }
+    ensure!(daemon.get("/healthz")? == "ok\n");
     Ok(())
 }
 

@@ -135,7 +135,12 @@ async fn serve(args: &RunArgs, mut settings: Settings, mut key: DigestKey) -> Re
 /// Leaves the filter where it is.
 async fn stay(filter: &Filter, pins: &PinFolder) -> Result<()> {
     let all = interfaces::all().await?;
-    let (there, gone): (Vec<_>, Vec<_>) = filter
+    if !gone.is_empty() {
+        // A list that was made while interfaces came or went may lack one that is there.
+        let all = interfaces::all().await?;
+        there.extend(gone.extract_if(.., |attachment| attachment.is_attached(&all)));
+    }
+    let (mut there, mut gone): (Vec<_>, Vec<_>) = filter
         .attachments
         .iter()
         .partition(|attachment| attachment.is_attached(&all));
@@ -171,7 +176,7 @@ async fn detach(filter: &Filter) -> Result<()> {
     Ok(())
 }
 
-/// Looks whether the filter still is where it was put, and says so once if not.
+/// Looks whether the filter still is where it was put, and says so once each time that it is not.
 #[derive(Default)]
 struct Watch {
     missed: BTreeSet<u32>,
@@ -185,7 +190,11 @@ impl Watch {
         };
         for attachment in &filter.attachments {
             let interface = &attachment.interface;
-            if !attachment.is_attached(&all) && self.missed.insert(interface.index) {
+            if attachment.is_attached(&all) {
+                if self.missed.remove(&interface.index) {
+                    info!(interface = interface.name, "the filter is attached again");
+                }
+            } else if self.missed.insert(interface.index) {
                 error!(
                     interface = interface.name,
                     "the filter is no longer attached: the interface is gone, or another tool has \
