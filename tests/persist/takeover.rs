@@ -21,6 +21,7 @@ pub const TESTS: &[(&str, Test)] = &[
         "--persist leaves the filter at the end, and says so and how to remove it",
         leaves_the_filter,
     ),
+use crate::object::{folder_of, hold};
     (
         "the next run has the memory, the counters and the start of the one before",
         memory,
@@ -72,6 +73,14 @@ pub const TESTS: &[(&str, Test)] = &[
     ("a renamed interface is the same interface", renamed),
     (
         "a foreign program is refused, and what was there goes on",
+    (
+        "a mode that one driver refuses leaves the filter on the interface whose driver took it",
+        a_mode_that_fails_elsewhere,
+    ),
+    (
+        "a filter whose link somebody else holds is not lost without a word",
+        a_mode_that_never_changes,
+    ),
         foreign_program,
     ),
     (
@@ -381,7 +390,9 @@ fn a_mode_that_fails() -> Result<()> {
     for arguments in [
         &["run", "-i", "bridge0"][..],
         // The one that can be attached to is not.
-        &["run", "--persist", "-i", "server0", "-i", "bridge0"],
+        &both,
+        // Nor where the maps are fresh.
+        &[&both[..], &["--capacity", "4096"]].concat(),
     ] {
         let ended = bed.xdp_dedup(arguments)?;
         ensure!(ended.code == Some(1), "{ended:?}");
@@ -389,6 +400,7 @@ fn a_mode_that_fails() -> Result<()> {
         ensure!(ended.stderr.contains("attached again"), "{ended:?}");
         ensure!(bridge.xdp()? == Some(XdpMode::Generic), "{ended:?}");
         bed.expect_xdp(&[None])?;
+    let both = ["run", "--persist", "-i", "server0", "-i", "bridge0"];
         ensure!(bed.links()? == [format!("link-{}", bridge.index()?)]);
     }
     let daemon = bed.run(&generic)?;
@@ -401,12 +413,55 @@ fn interface_gone() -> Result<()> {
     bed.run(PERSIST)?.stop(Signal::SIGTERM)?;
     let index = bed.ends[0].index()?;
     bed.server.ip("link del server0")?;
+        let status = bed.xdp_dedup(&["status", "--json"])?.stdout;
+        ensure!(!status.contains("server0"), "{arguments:?}: {status}");
     ensure!(bed.links()?.len() == 1);
     for (number, again) in [index + 100, index].into_iter().enumerate() {
         bed.server.ip(&format!(
             "link add server0 index {again} type veth peer name other0"
         ))?;
         let daemon = bed.run(PERSIST)?;
+fn a_mode_that_fails_elsewhere() -> Result<()> {
+    let bed = Bed::new()?;
+    bed.server.ip("link add bridge0 type bridge")?;
+    let bridge = End::new(&bed.server, "bridge0", [0; 6]);
+    let run = ["--persist", "-i", "server0", "-i", "bridge0", "--mode"];
+    let generic = [&run[..], &["generic"]].concat();
+    let daemon = bed.run(&generic)?;
+    bed.send_copy(1, 0)?;
+    wait_for_counts(&daemon, "pass first 1")?;
+    daemon.stop(Signal::SIGTERM)?;
+    let links = bed.links()?;
+    ensure!(links.len() == 2, "{links:?}");
+    let ended = bed.xdp_dedup(&[&["run"], &run[..], &["native"]].concat())?;
+    ensure!(ended.code == Some(1), "{ended:?}");
+    ensure!(
+        ended.stderr.contains("cannot attach to bridge0"),
+        "{ended:?}"
+    );
+    ensure!(bed.links()? == links, "{:?}: {ended:?}", bed.links()?);
+    // Each in the mode that it has got.
+    bed.expect_xdp(&[Some(XdpMode::Native)])?;
+    ensure!(bridge.xdp()? == Some(XdpMode::Generic));
+    bed.send_copy(1, 1)?;
+    let daemon = bed.run(&generic)?;
+    wait_for_counts(&daemon, "drop duplicate 1, pass first 1")
+}
+
+fn a_mode_that_never_changes() -> Result<()> {
+    let bed = Bed::new()?;
+    let daemon = bed.run(PERSIST)?;
+    let link = hold(&daemon, &bed.links()?[0])?;
+    daemon.stop(Signal::SIGTERM)?;
+    let ended = bed.xdp_dedup(&["run", "--persist", "-i", "server0", "--mode", "generic"])?;
+    ensure!(ended.code == Some(1), "{ended:?}");
+    for text in ["another process holds its link", "no filter stays on it"] {
+        ensure!(ended.stderr.contains(text), "{ended:?}");
+    }
+    drop(link);
+    Ok(())
+}
+
         if number == 0 {
             let text = format!("interface {index} is gone: its pin is removed");
             wait_for_log(&daemon, &text, 1)?;
@@ -590,15 +645,7 @@ fn namespace_gone() -> Result<()> {
 
 /// The notes in the map of interfaces, by slot.
 fn notes(daemon: &Daemon) -> Result<Vec<(u32, InterfaceNote)>> {
-    SharedMaps::open(&maps_of(daemon)?)?.interfaces()
-}
-
-/// The folder of the maps, reached through the daemon's mounts.
-fn maps_of(daemon: &Daemon) -> Result<PathBuf> {
-    let root = PathBuf::from(format!("/proc/{}/root/sys/fs/bpf/xdp-dedup", daemon.pid()));
-    let mut folders = fs::read_dir(root)?;
-    let folder = folders.next().context("no folder")??;
-    Ok(folder.path().join("layout-2"))
+    SharedMaps::open(&folder_of(daemon)?.join("layout-2"))?.interfaces()
 }
 
 /// Runs a line of shell in the folder of the server's network namespace.
