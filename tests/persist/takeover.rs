@@ -1,10 +1,17 @@
 //! What the next `run` takes over, what it does not, and what it says.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::{fs, io};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::errno::Errno;
+use nix::libc;
 use nix::sys::signal::Signal;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
 use testbed::binary::binary;
 use testbed::daemon::Daemon;
 use testbed::namespace::Namespace;
@@ -14,6 +21,7 @@ use xdp_dedup_common::interface::InterfaceNote;
 
 use crate::Test;
 use crate::bed::{Bed, counted, program, wait_for_counts, wait_for_log};
+use crate::object::{folder_of, hold};
 use crate::stream::Stream;
 
 pub const TESTS: &[(&str, Test)] = &[
@@ -21,7 +29,6 @@ pub const TESTS: &[(&str, Test)] = &[
         "--persist leaves the filter at the end, and says so and how to remove it",
         leaves_the_filter,
     ),
-use crate::object::{folder_of, hold};
     (
         "the next run has the memory, the counters and the start of the one before",
         memory,
@@ -67,13 +74,6 @@ use crate::object::{folder_of, hold};
         a_mode_that_fails,
     ),
     (
-        "a pin whose interface is gone is removed, also where another one has its index",
-        interface_gone,
-    ),
-    ("a renamed interface is the same interface", renamed),
-    (
-        "a foreign program is refused, and what was there goes on",
-    (
         "a mode that one driver refuses leaves the filter on the interface whose driver took it",
         a_mode_that_fails_elsewhere,
     ),
@@ -81,11 +81,22 @@ use crate::object::{folder_of, hold};
         "a filter whose link somebody else holds is not lost without a word",
         a_mode_that_never_changes,
     ),
+    (
+        "a pin whose interface is gone is removed, also where another one has its index",
+        interface_gone,
+    ),
+    ("a renamed interface is the same interface", renamed),
+    (
+        "a foreign program is refused, and what was there goes on",
         foreign_program,
     ),
     (
         "where the program cannot be loaded, the one before goes on under its policy",
         cannot_load,
+    ),
+    (
+        "where the program's log cannot be read, the one before goes on",
+        cannot_trace,
     ),
     (
         "a second run is refused, and the first one goes on",
@@ -387,6 +398,7 @@ fn a_mode_that_fails() -> Result<()> {
     let bridge = End::new(&bed.server, "bridge0", [0; 6]);
     let generic = ["--persist", "-i", "bridge0", "--mode", "generic"];
     bed.run(&generic)?.stop(Signal::SIGTERM)?;
+    let both = ["run", "--persist", "-i", "server0", "-i", "bridge0"];
     for arguments in [
         &["run", "-i", "bridge0"][..],
         // The one that can be attached to is not.
@@ -400,27 +412,15 @@ fn a_mode_that_fails() -> Result<()> {
         ensure!(ended.stderr.contains("attached again"), "{ended:?}");
         ensure!(bridge.xdp()? == Some(XdpMode::Generic), "{ended:?}");
         bed.expect_xdp(&[None])?;
-    let both = ["run", "--persist", "-i", "server0", "-i", "bridge0"];
         ensure!(bed.links()? == [format!("link-{}", bridge.index()?)]);
+        let status = bed.xdp_dedup(&["status", "--json"])?.stdout;
+        ensure!(!status.contains("server0"), "{arguments:?}: {status}");
     }
     let daemon = bed.run(&generic)?;
     wait_for_log(&daemon, "taken over", 1)?;
     Ok(())
 }
 
-fn interface_gone() -> Result<()> {
-    let bed = Bed::new()?;
-    bed.run(PERSIST)?.stop(Signal::SIGTERM)?;
-    let index = bed.ends[0].index()?;
-    bed.server.ip("link del server0")?;
-        let status = bed.xdp_dedup(&["status", "--json"])?.stdout;
-        ensure!(!status.contains("server0"), "{arguments:?}: {status}");
-    ensure!(bed.links()?.len() == 1);
-    for (number, again) in [index + 100, index].into_iter().enumerate() {
-        bed.server.ip(&format!(
-            "link add server0 index {again} type veth peer name other0"
-        ))?;
-        let daemon = bed.run(PERSIST)?;
 fn a_mode_that_fails_elsewhere() -> Result<()> {
     let bed = Bed::new()?;
     bed.server.ip("link add bridge0 type bridge")?;
@@ -462,6 +462,17 @@ fn a_mode_that_never_changes() -> Result<()> {
     Ok(())
 }
 
+fn interface_gone() -> Result<()> {
+    let bed = Bed::new()?;
+    bed.run(PERSIST)?.stop(Signal::SIGTERM)?;
+    let index = bed.ends[0].index()?;
+    bed.server.ip("link del server0")?;
+    ensure!(bed.links()?.len() == 1);
+    for (number, again) in [index + 100, index].into_iter().enumerate() {
+        bed.server.ip(&format!(
+            "link add server0 index {again} type veth peer name other0"
+        ))?;
+        let daemon = bed.run(PERSIST)?;
         if number == 0 {
             let text = format!("interface {index} is gone: its pin is removed");
             wait_for_log(&daemon, &text, 1)?;
@@ -579,6 +590,56 @@ fn cannot_load() -> Result<()> {
     }
     let daemon = bed.run(PERSIST)?;
     wait_for_counts(&daemon, "drop duplicate 5, pass first 1")
+}
+
+fn cannot_trace() -> Result<()> {
+    let bed = Bed::new()?;
+    let daemon = bed.run(PERSIST)?;
+    let before = program(&daemon)?;
+    daemon.stop(Signal::SIGTERM)?;
+    let mut command = bed.command(&binary()?);
+    command.args(["run", "-i", "server0", "--persist", "--trace", "--observe"]);
+    let filter = without_shared_memory()?;
+    // SAFETY: between fork and exec this makes system calls only.
+    unsafe {
+        command.pre_exec(move || seccompiler::apply_filter(&filter).map_err(io::Error::other));
+    }
+    let output = command.output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(1), "{stderr}");
+    ensure!(
+        stderr.contains("cannot read the kernel program's log"),
+        "{stderr}"
+    );
+    let shown = bed.server.ip("link show dev server0")?;
+    ensure!(
+        shown.contains(&format!("prog/xdp id {} ", before.0)),
+        "{shown}"
+    );
+    // Under its policy, too.
+    bed.send_pair(1)?;
+    let daemon = bed.run(PERSIST)?;
+    wait_for_counts(&daemon, "drop duplicate 1, pass first 1")
+}
+
+/// Refuses to map memory that others see, such as a ring buffer's.
+fn without_shared_memory() -> Result<BpfProgram> {
+    const FLAGS: u8 = 3;
+    let shared = libc::MAP_SHARED as u64;
+    let is_shared = SeccompCondition::new(
+        FLAGS,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::MaskedEq(shared),
+        shared,
+    )?;
+    let rules = [(libc::SYS_mmap, vec![SeccompRule::new(vec![is_shared])?])];
+    let filter = SeccompFilter::new(
+        rules.into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(Errno::EPERM as u32),
+        std::env::consts::ARCH.try_into()?,
+    )?;
+    Ok(filter.try_into()?)
 }
 
 fn second_run() -> Result<()> {

@@ -30,7 +30,6 @@ use crate::{
     server,
     settings::Settings,
     takeover::{self, Legacy},
-    trace,
     watchdog::Watchdog,
 };
 
@@ -86,10 +85,7 @@ async fn serve(args: &RunArgs, mut settings: Settings, mut key: DigestKey) -> Re
         Metrics::Off => None,
         Metrics::At(address) => Some(listen(address)?),
     };
-    let mut attachments = takeover::take_over(&chosen, &settings, &pins, legacy).await?;
-    if settings.trace {
-        attachments.iter_mut().try_for_each(trace::follow)?;
-    }
+    let attachments = takeover::take_over(&chosen, &settings, &pins, legacy).await?;
     let filter = Arc::new(Filter {
         attachments,
         capacity: settings.capacity,
@@ -135,15 +131,15 @@ async fn serve(args: &RunArgs, mut settings: Settings, mut key: DigestKey) -> Re
 /// Leaves the filter where it is.
 async fn stay(filter: &Filter, pins: &PinFolder) -> Result<()> {
     let all = interfaces::all().await?;
+    let (mut there, mut gone): (Vec<_>, Vec<_>) = filter
+        .attachments
+        .iter()
+        .partition(|attachment| attachment.is_attached(&all));
     if !gone.is_empty() {
         // A list that was made while interfaces came or went may lack one that is there.
         let all = interfaces::all().await?;
         there.extend(gone.extract_if(.., |attachment| attachment.is_attached(&all)));
     }
-    let (mut there, mut gone): (Vec<_>, Vec<_>) = filter
-        .attachments
-        .iter()
-        .partition(|attachment| attachment.is_attached(&all));
     for attachment in gone {
         let Interface { name, index, .. } = &attachment.interface;
         info!(interface = name, "gone before");

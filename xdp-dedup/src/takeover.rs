@@ -26,6 +26,7 @@ use crate::{
     pins::{self, LinkPin, PinFolder},
     policy::Rules,
     settings::Settings,
+    trace,
 };
 
 /// Most time that the kernel may take to let go of a link; it does so in the background.
@@ -195,7 +196,10 @@ fn load(
             trace: settings.trace,
             pins: Some(folder),
         };
-        let kernel = Kernel::load_without_policy(&options)?;
+        let mut kernel = Kernel::load_without_policy(&options)?;
+        if settings.trace {
+            trace::follow(&mut kernel, &interface.name)?;
+        }
         if note.is_none() {
             kernel.maps.reset_counters(slot)?;
         }
@@ -423,11 +427,11 @@ pub async fn wait_until_off(interface: &Interface, program_id: u32) -> Result<()
             return Ok(());
         }
         if start.elapsed() > LETTING_GO {
+            all?;
             bail!(
                 "the program (id {program_id}) is still on {}: another process holds its link \
                  (`bpftool link` shows which)",
                 interface.name
-            all?;
             );
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
