@@ -12,6 +12,7 @@ use testbed::frame::{ClientMessage, Frame, message_type, reported};
 use testbed::harness::trial;
 
 use crate::bed::{Bed, program, transmission, wait_for_counts, wait_for_log};
+use crate::object::freeze;
 
 /// What is sent.
 #[derive(Clone, Copy)]
@@ -169,7 +170,11 @@ pub fn trials() -> Vec<Trial> {
         let name = format!("SIGHUP names what takes a restart: {setting}");
         trial(name, move || is_fixed(file, named))
     });
-    live.chain(fixed).collect()
+    let refused = trial(
+        "SIGHUP puts a policy in force though a relay cannot be removed, and warns of that",
+        cannot_remove,
+    );
+    live.chain(fixed).chain([refused]).collect()
 }
 
 fn changes(row: &Row) -> Result<()> {
@@ -212,6 +217,29 @@ fn is_fixed(file_after: &str, named: &str) -> Result<()> {
     ensure!(daemon.log().contains(&expected), "{}", daemon.log());
     bed.send_pair(1)?;
     wait_for_counts(&daemon, "pass first 1, would_drop duplicate 1")
+}
+
+fn cannot_remove() -> Result<()> {
+    let bed = Bed::new()?;
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(
+        &file,
+        "window = \"60s\"\ntrusted-relay = \"2001:db8:1::fffe\"",
+    )?;
+    let daemon = bed.run(&["--config", &file.path().to_string_lossy()])?;
+    bed.send_pair(1)?;
+    wait_for_counts(&daemon, "pass first 1, pass untrusted_relay 1")?;
+    freeze(&daemon, "layout-2/TRUSTED")?;
+    reload(&daemon, file.path(), "window = \"60s\"\nobserve = true")?;
+    let log = daemon.log();
+    let warning = "2001:db8:1::fffe/128 stays among the trusted relays";
+    ensure!(log.contains(warning), "{log}");
+    ensure!(!log.contains("the policy stays as it was"), "{log}");
+    bed.send_copy(1, 1)?;
+    wait_for_counts(
+        &daemon,
+        "pass first 1, pass untrusted_relay 1, would_drop duplicate 1",
+    )
 }
 
 fn reload(daemon: &Daemon, file: &Path, text: &str) -> Result<()> {

@@ -9,6 +9,7 @@ mod killed;
 mod layout;
 mod left;
 mod live;
+mod object;
 mod refusing;
 mod stream;
 mod takeover;

@@ -1,10 +1,17 @@
 //! What the next `run` takes over, what it does not, and what it says.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::{fs, io};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::errno::Errno;
+use nix::libc;
 use nix::sys::signal::Signal;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
 use testbed::binary::binary;
 use testbed::daemon::Daemon;
 use testbed::namespace::Namespace;
@@ -14,6 +21,7 @@ use xdp_dedup_common::interface::InterfaceNote;
 
 use crate::Test;
 use crate::bed::{Bed, counted, program, wait_for_counts, wait_for_log};
+use crate::object::{folder_of, hold};
 use crate::stream::Stream;
 
 pub const TESTS: &[(&str, Test)] = &[
@@ -66,6 +74,14 @@ pub const TESTS: &[(&str, Test)] = &[
         a_mode_that_fails,
     ),
     (
+        "a mode that one driver refuses leaves the filter on the interface whose driver took it",
+        a_mode_that_fails_elsewhere,
+    ),
+    (
+        "a filter whose link somebody else holds is not lost without a word",
+        a_mode_that_never_changes,
+    ),
+    (
         "a pin whose interface is gone is removed, also where another one has its index",
         interface_gone,
     ),
@@ -77,6 +93,10 @@ pub const TESTS: &[(&str, Test)] = &[
     (
         "where the program cannot be loaded, the one before goes on under its policy",
         cannot_load,
+    ),
+    (
+        "where the program's log cannot be read, the one before goes on",
+        cannot_trace,
     ),
     (
         "a second run is refused, and the first one goes on",
@@ -378,10 +398,13 @@ fn a_mode_that_fails() -> Result<()> {
     let bridge = End::new(&bed.server, "bridge0", [0; 6]);
     let generic = ["--persist", "-i", "bridge0", "--mode", "generic"];
     bed.run(&generic)?.stop(Signal::SIGTERM)?;
+    let both = ["run", "--persist", "-i", "server0", "-i", "bridge0"];
     for arguments in [
         &["run", "-i", "bridge0"][..],
         // The one that can be attached to is not.
-        &["run", "--persist", "-i", "server0", "-i", "bridge0"],
+        &both,
+        // Nor where the maps are fresh.
+        &[&both[..], &["--capacity", "4096"]].concat(),
     ] {
         let ended = bed.xdp_dedup(arguments)?;
         ensure!(ended.code == Some(1), "{ended:?}");
@@ -390,9 +413,52 @@ fn a_mode_that_fails() -> Result<()> {
         ensure!(bridge.xdp()? == Some(XdpMode::Generic), "{ended:?}");
         bed.expect_xdp(&[None])?;
         ensure!(bed.links()? == [format!("link-{}", bridge.index()?)]);
+        let status = bed.xdp_dedup(&["status", "--json"])?.stdout;
+        ensure!(!status.contains("server0"), "{arguments:?}: {status}");
     }
     let daemon = bed.run(&generic)?;
     wait_for_log(&daemon, "taken over", 1)?;
+    Ok(())
+}
+
+fn a_mode_that_fails_elsewhere() -> Result<()> {
+    let bed = Bed::new()?;
+    bed.server.ip("link add bridge0 type bridge")?;
+    let bridge = End::new(&bed.server, "bridge0", [0; 6]);
+    let run = ["--persist", "-i", "server0", "-i", "bridge0", "--mode"];
+    let generic = [&run[..], &["generic"]].concat();
+    let daemon = bed.run(&generic)?;
+    bed.send_copy(1, 0)?;
+    wait_for_counts(&daemon, "pass first 1")?;
+    daemon.stop(Signal::SIGTERM)?;
+    let links = bed.links()?;
+    ensure!(links.len() == 2, "{links:?}");
+    let ended = bed.xdp_dedup(&[&["run"], &run[..], &["native"]].concat())?;
+    ensure!(ended.code == Some(1), "{ended:?}");
+    ensure!(
+        ended.stderr.contains("cannot attach to bridge0"),
+        "{ended:?}"
+    );
+    ensure!(bed.links()? == links, "{:?}: {ended:?}", bed.links()?);
+    // Each in the mode that it has got.
+    bed.expect_xdp(&[Some(XdpMode::Native)])?;
+    ensure!(bridge.xdp()? == Some(XdpMode::Generic));
+    bed.send_copy(1, 1)?;
+    let daemon = bed.run(&generic)?;
+    wait_for_counts(&daemon, "drop duplicate 1, pass first 1")
+}
+
+fn a_mode_that_never_changes() -> Result<()> {
+    let bed = Bed::new()?;
+    let daemon = bed.run(PERSIST)?;
+    let link = hold(&daemon, &bed.links()?[0])?;
+    daemon.stop(Signal::SIGTERM)?;
+    let ended = bed.xdp_dedup(&["run", "--persist", "-i", "server0", "--mode", "generic"])?;
+    ensure!(ended.code == Some(1), "{ended:?}");
+    for text in ["another process holds its link", "no filter stays on it"] {
+        ensure!(ended.stderr.contains(text), "{ended:?}");
+    }
+    drop(link);
     Ok(())
 }
 
@@ -526,6 +592,56 @@ fn cannot_load() -> Result<()> {
     wait_for_counts(&daemon, "drop duplicate 5, pass first 1")
 }
 
+fn cannot_trace() -> Result<()> {
+    let bed = Bed::new()?;
+    let daemon = bed.run(PERSIST)?;
+    let before = program(&daemon)?;
+    daemon.stop(Signal::SIGTERM)?;
+    let mut command = bed.command(&binary()?);
+    command.args(["run", "-i", "server0", "--persist", "--trace", "--observe"]);
+    let filter = without_shared_memory()?;
+    // SAFETY: between fork and exec this makes system calls only.
+    unsafe {
+        command.pre_exec(move || seccompiler::apply_filter(&filter).map_err(io::Error::other));
+    }
+    let output = command.output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(1), "{stderr}");
+    ensure!(
+        stderr.contains("cannot read the kernel program's log"),
+        "{stderr}"
+    );
+    let shown = bed.server.ip("link show dev server0")?;
+    ensure!(
+        shown.contains(&format!("prog/xdp id {} ", before.0)),
+        "{shown}"
+    );
+    // Under its policy, too.
+    bed.send_pair(1)?;
+    let daemon = bed.run(PERSIST)?;
+    wait_for_counts(&daemon, "drop duplicate 1, pass first 1")
+}
+
+/// Refuses to map memory that others see, such as a ring buffer's.
+fn without_shared_memory() -> Result<BpfProgram> {
+    const FLAGS: u8 = 3;
+    let shared = libc::MAP_SHARED as u64;
+    let is_shared = SeccompCondition::new(
+        FLAGS,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::MaskedEq(shared),
+        shared,
+    )?;
+    let rules = [(libc::SYS_mmap, vec![SeccompRule::new(vec![is_shared])?])];
+    let filter = SeccompFilter::new(
+        rules.into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(Errno::EPERM as u32),
+        std::env::consts::ARCH.try_into()?,
+    )?;
+    Ok(filter.try_into()?)
+}
+
 fn second_run() -> Result<()> {
     let bed = Bed::with_cables(2)?;
     let daemon = bed.run(PERSIST)?;
@@ -593,15 +709,7 @@ fn namespace_gone() -> Result<()> {
 
 /// The notes in the map of interfaces, by slot.
 fn notes(daemon: &Daemon) -> Result<Vec<(u32, InterfaceNote)>> {
-    SharedMaps::open(&maps_of(daemon)?)?.interfaces()
-}
-
-/// The folder of the maps, reached through the daemon's mounts.
-fn maps_of(daemon: &Daemon) -> Result<PathBuf> {
-    let root = PathBuf::from(format!("/proc/{}/root/sys/fs/bpf/xdp-dedup", daemon.pid()));
-    let mut folders = fs::read_dir(root)?;
-    let folder = folders.next().context("no folder")??;
-    Ok(folder.path().join("layout-2"))
+    SharedMaps::open(&folder_of(daemon)?.join("layout-2"))?.interfaces()
 }
 
 /// Runs a line of shell in the folder of the server's network namespace.

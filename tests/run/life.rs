@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::TcpStream,
     os::unix::net::UnixDatagram,
     process::{Command, Stdio},
@@ -10,9 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use libtest_mimic::Trial;
-use nix::sys::signal::Signal;
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    libc,
+    sys::signal::Signal,
+};
 use testbed::{
     binary::binary,
     daemon::Daemon,
@@ -60,6 +64,14 @@ pub fn trials() -> Vec<Trial> {
         (
             "says so when the interface goes away, and still ends well",
             interface_goes,
+        ),
+        (
+            "says each time that the interface goes away, and each time that it comes back",
+            interface_comes_and_goes,
+        ),
+        (
+            "serves while nobody reads what --trace logs",
+            nobody_reads_the_trace,
         ),
     ];
     tests
@@ -139,11 +151,15 @@ fn wait_for(daemon: &Daemon, verdict: &str, reason: &str, frames: f64) -> Result
 }
 
 fn wait_for_log(daemon: &Daemon, text: &str) -> Result<()> {
+    wait_for_log_times(daemon, text, 1)
+}
+
+fn wait_for_log_times(daemon: &Daemon, text: &str, times: usize) -> Result<()> {
     let start = Instant::now();
-    while !daemon.log().contains(text) {
+    while daemon.log().matches(text).count() < times {
         ensure!(
             start.elapsed() < Duration::from_secs(5),
-            "no {text:?} in {}",
+            "not {times} times {text:?} in {}",
             daemon.log()
         );
         thread::sleep(Duration::from_millis(5));
@@ -365,6 +381,79 @@ fn interface_goes() -> Result<()> {
     let status = daemon.stop(Signal::SIGTERM)?;
     ensure!(status.success(), "{status}");
     Ok(())
+}
+
+fn interface_comes_and_goes() -> Result<()> {
+    let bed = Bed::new()?;
+    let elsewhere = Namespace::new("elsewhere")?;
+    let daemon = bed.run(&[])?;
+    let (gone, back) = ("no longer attached", "the filter is attached again");
+    for times in 1..=2 {
+        for (from, to, said) in [(&bed.here, &elsewhere, gone), (&elsewhere, &bed.here, back)] {
+            // It keeps its index and the program.
+            from.ip(&format!("link set {} netns {}", bed.end.name, to.path()))?;
+            wait_for_log_times(&daemon, said, times)?;
+        }
+    }
+    ensure!(daemon.get("/healthz")? == "ok\n");
+    Ok(())
+}
+
+fn nobody_reads_the_trace() -> Result<()> {
+    // More lines than a pipe of this size has room for.
+    const PIPE: i32 = 4096;
+    const FRAMES: u8 = 100;
+    let bed = Bed::new()?;
+    let (mut log, stderr) = io::pipe()?;
+    fcntl(&log, FcntlArg::F_SETPIPE_SZ(PIPE))?;
+    let daemon = Daemon::start_with(
+        &binary()?,
+        &bed.here,
+        &["-i", "server0", "--window", "60s", "--trace"],
+        |command| {
+            command.stderr(stderr);
+        },
+    )?;
+    for xid in 0..FRAMES {
+        let message = ClientMessage::new(message_type::SOLICIT, [0, 0, xid]).elapsed_time(0);
+        let frame = relayed(
+            reported::RELAY_A,
+            reported::SERVER,
+            reported::CLIENT,
+            &message,
+        );
+        bed.sender.send(&frame.bytes())?;
+    }
+    wait_for(&daemon, "pass", "first", f64::from(FRAMES))?;
+    let start = Instant::now();
+    while !is_blocked_in_a_write(&daemon)? {
+        ensure!(start.elapsed() < Duration::from_secs(5), "never blocked");
+        thread::sleep(Duration::from_millis(5));
+    }
+    ensure!(daemon.get("/healthz")? == "ok\n");
+    // Nor is the end held up, once somebody reads.
+    let reader = thread::spawn(move || {
+        let mut text = String::new();
+        log.read_to_string(&mut text).map(|_| text)
+    });
+    let status = daemon.stop(Signal::SIGTERM)?;
+    ensure!(status.success(), "{status}");
+    let text = reader.join().map_err(|_| anyhow!("panicked"))??;
+    ensure!(text.contains("SIGTERM: leaving"), "{text}");
+    Ok(())
+}
+
+/// Whether a thread of the daemon waits for room on its standard error.
+fn is_blocked_in_a_write(daemon: &Daemon) -> Result<bool> {
+    let write = format!("{} 0x2 ", libc::SYS_write);
+    for thread in fs::read_dir(format!("/proc/{}/task", daemon.pid()))? {
+        // It may have ended.
+        let call = fs::read_to_string(thread?.path().join("syscall"));
+        if call.is_ok_and(|call| call.starts_with(&write)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What the daemon tells the service manager that started it, as in a unit with `Type=notify`.

@@ -150,6 +150,12 @@ impl RelayCounters {
         }
     }
 
+    /// Whether nothing was counted.
+    #[inline(always)]
+    pub fn is_zero(&self) -> bool {
+        self.packets.iter().all(|&packets| packets == 0)
+    }
+
     /// The messages that got this verdict.
     pub const fn packets(&self, verdict: Verdict) -> u64 {
         self.packets[verdict as usize]

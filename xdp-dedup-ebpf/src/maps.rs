@@ -91,14 +91,18 @@ impl Surroundings for Maps {
 
     #[inline(always)]
     fn count_relay(&self, relay: Address, decision: &Decision) {
-        let counters = RELAYS
-            .get_ptr_mut(relay)
-            .or_else(|| {
+        let counters = RELAYS.get_ptr_mut(relay).or_else(|| {
+            let others = OTHER_RELAYS.get_ptr_mut(0)?;
+            // SAFETY: as in `count`.
+            if unsafe { (*others).is_zero() } {
                 // Another CPU may be doing the same: whoever comes first makes the entry of both.
                 let _ = RELAYS.insert(relay, RelayCounters::default(), BPF_NOEXIST.into());
-                RELAYS.get_ptr_mut(relay)
-            })
-            .or_else(|| OTHER_RELAYS.get_ptr_mut(0));
+                RELAYS.get_ptr_mut(relay).or(Some(others))
+            } else {
+                // There was no room before, and there never is again: to be refused once more costs.
+                Some(others)
+            }
+        });
         if let Some(counters) = counters {
             // SAFETY: as in `count`.
             unsafe { (*counters).count(decision) };

@@ -16,6 +16,7 @@ use aya::maps::{
 };
 use bytemuck::Zeroable as _;
 use nix::libc;
+use tracing::warn;
 use xdp_dedup_common::{
     Identity, Policy, Sighting,
     counters::{InterfaceCounters, RelayCounters},
@@ -147,7 +148,8 @@ impl SharedMaps {
     ///
     /// # Errors
     ///
-    /// Where the kernel refuses an update.
+    /// Where the kernel refuses an update; all is then as it was. What it refuses to remove is a
+    /// warning.
     pub fn set_rules(&self, rules: &Rules) -> Result<()> {
         let refused = "cannot write the map of trusted relays";
         let mut map = lock(&self.trusted);
@@ -165,12 +167,20 @@ impl SharedMaps {
             added().for_each(|key| drop(map.remove(key)));
             return Err(error);
         }
-        let mut gone = old.iter().filter(|key| not_in(&new, key)).peekable();
-        if gone.peek().is_some() {
+        let gone: Vec<_> = old.iter().filter(|key| not_in(&new, key)).collect();
+        if !gone.is_empty() {
             // A program that began under the old policy may not have looked the relay up yet.
             wait_for_running_programs();
         }
-        gone.try_for_each(|key| map.remove(key).context(refused))
+        // The new rules are in force by now, but for this.
+        for key in gone {
+            if let Err(error) = map.remove(key) {
+                let (address, length) = (Ipv6Addr::from(key.data().0), key.prefix_len());
+                let error = anyhow::Error::new(error).context(refused);
+                warn!("{address}/{length} stays among the trusted relays: {error:#}");
+            }
+        }
+        Ok(())
     }
 
     /// The policy in force.

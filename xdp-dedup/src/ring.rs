@@ -4,7 +4,6 @@ use std::{io, os::fd::AsRawFd};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
-use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// A reader of a ring buffer. It keeps the map open for as long as it lives, and its file descriptor is
@@ -12,7 +11,6 @@ use tokio::io::{Interest, unix::AsyncFd};
 pub trait Reader: AsRawFd {}
 
 impl Reader for RingBuf<&MapData> {}
-impl<T> Reader for EbpfLogger<T> {}
 
 /// A reader that can be waited for, on this thread's runtime.
 ///

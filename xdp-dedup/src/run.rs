@@ -30,7 +30,6 @@ use crate::{
     server,
     settings::Settings,
     takeover::{self, Legacy},
-    trace,
     watchdog::Watchdog,
 };
 
@@ -86,10 +85,7 @@ async fn serve(args: &RunArgs, mut settings: Settings, mut key: DigestKey) -> Re
         Metrics::Off => None,
         Metrics::At(address) => Some(listen(address)?),
     };
-    let mut attachments = takeover::take_over(&chosen, &settings, &pins, legacy).await?;
-    if settings.trace {
-        attachments.iter_mut().try_for_each(trace::follow)?;
-    }
+    let attachments = takeover::take_over(&chosen, &settings, &pins, legacy).await?;
     let filter = Arc::new(Filter {
         attachments,
         capacity: settings.capacity,
@@ -135,10 +131,15 @@ async fn serve(args: &RunArgs, mut settings: Settings, mut key: DigestKey) -> Re
 /// Leaves the filter where it is.
 async fn stay(filter: &Filter, pins: &PinFolder) -> Result<()> {
     let all = interfaces::all().await?;
-    let (there, gone): (Vec<_>, Vec<_>) = filter
+    let (mut there, mut gone): (Vec<_>, Vec<_>) = filter
         .attachments
         .iter()
         .partition(|attachment| attachment.is_attached(&all));
+    if !gone.is_empty() {
+        // A list that was made while interfaces came or went may lack one that is there.
+        let all = interfaces::all().await?;
+        there.extend(gone.extract_if(.., |attachment| attachment.is_attached(&all)));
+    }
     for attachment in gone {
         let Interface { name, index, .. } = &attachment.interface;
         info!(interface = name, "gone before");
@@ -171,7 +172,7 @@ async fn detach(filter: &Filter) -> Result<()> {
     Ok(())
 }
 
-/// Looks whether the filter still is where it was put, and says so once if not.
+/// Looks whether the filter still is where it was put, and says so once each time that it is not.
 #[derive(Default)]
 struct Watch {
     missed: BTreeSet<u32>,
@@ -185,7 +186,11 @@ impl Watch {
         };
         for attachment in &filter.attachments {
             let interface = &attachment.interface;
-            if !attachment.is_attached(&all) && self.missed.insert(interface.index) {
+            if attachment.is_attached(&all) {
+                if self.missed.remove(&interface.index) {
+                    info!(interface = interface.name, "the filter is attached again");
+                }
+            } else if self.missed.insert(interface.index) {
                 error!(
                     interface = interface.name,
                     "the filter is no longer attached: the interface is gone, or another tool has \

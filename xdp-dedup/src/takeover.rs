@@ -26,6 +26,7 @@ use crate::{
     pins::{self, LinkPin, PinFolder},
     policy::Rules,
     settings::Settings,
+    trace,
 };
 
 /// Most time that the kernel may take to let go of a link; it does so in the background.
@@ -150,10 +151,7 @@ pub async fn take_over(
         .filter(|waiting| waiting.predecessor.is_none())
         .map(|waiting| waiting.place.interface.index)
         .collect();
-    let before = match &legacy.maps {
-        Maps::Adopted(maps) => Some(maps.rules()?),
-        Maps::Fresh(_) => None,
-    };
+    let before = Before::note(&folder, fresh, &legacy)?;
     let result = switch(waiting, settings, pins, &legacy).await;
     match result {
         Ok(mut attachments) => {
@@ -165,7 +163,9 @@ pub async fn take_over(
             Ok(attachments)
         }
         Err(error) => {
-            undo(&fresh, before.as_ref(), pins, &legacy);
+            if let Err(error) = before.restore(pins) {
+                error!("{error:#}");
+            }
             Err(error)
         }
     }
@@ -196,7 +196,10 @@ fn load(
             trace: settings.trace,
             pins: Some(folder),
         };
-        let kernel = Kernel::load_without_policy(&options)?;
+        let mut kernel = Kernel::load_without_policy(&options)?;
+        if settings.trace {
+            trace::follow(&mut kernel, &interface.name)?;
+        }
         if note.is_none() {
             kernel.maps.reset_counters(slot)?;
         }
@@ -367,26 +370,42 @@ async fn change_mode(waiting: Waiting, pins: &PinFolder) -> Result<Attachment> {
     };
     let pin = pins.link(interface.index);
     pins::remove(&pin)?;
-    if let Some(predecessor) = predecessor {
-        let program_id = predecessor.program_id;
-        drop(predecessor);
-        wait_until_off(interface, program_id).await?;
-    }
-    match attachment::attach(&mut kernel, interface, mode) {
-        Ok(link) => Attachment::hold(place, kernel, link),
-        Err(error) => {
-            let place = Place {
-                mode: before,
-                ..place.clone()
-            };
-            let back = attachment::attach(&mut kernel, interface, before)
-                .and_then(|link| Attachment::hold(place, kernel, link))
-                .and_then(|attachment| attachment.pin(&pin));
-            match back {
-                Ok(()) => info!(interface = name, mode = %before, "attached again"),
-                Err(error) => error!(interface = name, "no filter is on it now: {error:#}"),
-            }
-            Err(error)
+    let is_off = match predecessor {
+        Some(LinkPin {
+            program_id, link, ..
+        }) => {
+            drop(link);
+            wait_until_off(interface, program_id).await
+        }
+        None => Ok(()),
+    };
+    let changed = is_off.and_then(|()| attachment::attach(&mut kernel, interface, mode));
+    let (mode, link, refusal) = match changed {
+        Ok(link) => (mode, Ok(link), None),
+        Err(refusal) => {
+            let link = attachment::attach(&mut kernel, interface, before);
+            (before, link, Some(refusal))
+        }
+    };
+    // Pinned at once: where another interface refuses, this one goes on.
+    let held = link.and_then(|link| {
+        let place = Place {
+            mode,
+            ..place.clone()
+        };
+        let attachment = Attachment::hold(place, kernel, link)?;
+        attachment.pin(&pin)?;
+        Ok(attachment)
+    });
+    match (held, refusal) {
+        (Ok(attachment), None) => Ok(attachment),
+        (Ok(_), Some(refusal)) => {
+            info!(interface = name, %mode, "attached again");
+            Err(refusal)
+        }
+        (Err(error), refusal) => {
+            error!(interface = name, "no filter stays on it: {error:#}");
+            Err(refusal.unwrap_or(error))
         }
     }
 }
@@ -399,12 +418,16 @@ async fn change_mode(waiting: Waiting, pins: &PinFolder) -> Result<Attachment> {
 pub async fn wait_until_off(interface: &Interface, program_id: u32) -> Result<()> {
     let start = Instant::now();
     loop {
-        let all = interfaces::all().await?;
-        let now = all.get(&interface.index);
-        if !now.is_some_and(|interface| interface.programs.contains(&program_id)) {
+        let all = interfaces::all().await;
+        let is_on = |all: &BTreeMap<_, Interface>| {
+            let now = all.get(&interface.index);
+            now.is_some_and(|interface| interface.programs.contains(&program_id))
+        };
+        if all.as_ref().is_ok_and(|all| !is_on(all)) {
             return Ok(());
         }
         if start.elapsed() > LETTING_GO {
+            all?;
             bail!(
                 "the program (id {program_id}) is still on {}: another process holds its link \
                  (`bpftool link` shows which)",
@@ -415,19 +438,48 @@ pub async fn wait_until_off(interface: &Interface, program_id: u32) -> Result<()
     }
 }
 
-/// After a failure: the rules that were in force, and no new pins.
-fn undo(fresh: &[u32], before: Option<&Rules>, pins: &PinFolder, legacy: &Legacy) {
-    let undone = || -> Result<()> {
-        for index in fresh {
+/// What there was before the first change, for after a failure.
+struct Before {
+    /// The maps that the new instances share.
+    maps: SharedMaps,
+    /// The rules in force, if the maps are adopted. Fresh ones had none: who has them goes on.
+    rules: Option<Rules>,
+    notes: Vec<(u32, InterfaceNote)>,
+    /// The interfaces, by index, that had no filter.
+    fresh: Vec<u32>,
+}
+
+impl Before {
+    /// Looks; changes nothing. `folder` is that of the maps, which may move.
+    fn note(folder: &Path, fresh: Vec<u32>, legacy: &Legacy) -> Result<Self> {
+        let maps = SharedMaps::open(folder)?;
+        Ok(Self {
+            rules: match legacy.maps {
+                Maps::Adopted(_) => Some(maps.rules()?),
+                Maps::Fresh(_) => None,
+            },
+            notes: maps.interfaces()?,
+            maps,
+            fresh,
+        })
+    }
+
+    /// The rules that were in force; no pins and no notes of interfaces on which nothing stays.
+    fn restore(&self, pins: &PinFolder) -> Result<()> {
+        for index in &self.fresh {
             pins::remove(&pins.link(*index))?;
         }
-        match (&legacy.maps, before) {
-            (Maps::Adopted(maps), Some(before)) => maps.set_rules(before),
-            _ => Ok(()),
+        if let Some(rules) = &self.rules {
+            self.maps.set_rules(rules)?;
         }
-    };
-    if let Err(error) = undone() {
-        error!("{error:#}");
+        for (slot, note) in self.maps.interfaces()? {
+            if self.fresh.contains(&note.index) {
+                let noted = self.notes.iter().find(|(noted, _)| *noted == slot);
+                let before = noted.map_or_else(InterfaceNote::default, |(_, note)| *note);
+                self.maps.note_interface(slot, before)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,31 +1,42 @@
 //! The kernel program's own trace lines (`run --trace`), on their way to the daemon's log.
 
-use anyhow::Result;
+use std::{os::fd::AsFd as _, thread};
+
+use anyhow::{Context as _, Result};
 use log::{Log, Metadata, Record};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 use tracing::{error, info};
 use xdp_dedup_common::Decision;
 
-use crate::{attachment::Attachment, ring};
+use crate::kernel::Kernel;
 
-/// Hands on what the instance on this interface logs, for as long as this process lives.
+/// Hands on what the instance on this interface logs, for as long as this process lives. On a thread
+/// of its own: there may be more to log than ever gets done, and signals, the watchdog and scrapes are
+/// not to wait for that.
 ///
 /// # Errors
 ///
 /// Where its log cannot be read.
-pub fn follow(attachment: &mut Attachment) -> Result<()> {
-    let interface = attachment.interface.name.clone();
-    let mut log = ring::watch(attachment.kernel.take_log(InWords { interface })?)?;
-    tokio::spawn(async move {
+pub fn follow(kernel: &mut Kernel, interface: &str) -> Result<()> {
+    let interface = interface.to_owned();
+    let mut log = kernel.take_log(InWords { interface })?;
+    let follow = move || {
         loop {
-            match log.readable_mut().await {
-                Ok(mut ready) => {
-                    ready.get_inner_mut().flush();
-                    ready.clear_ready();
-                }
+            let mut readable = [PollFd::new(log.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut readable, PollTimeout::NONE) {
+                Ok(_) => log.flush(),
+                Err(Errno::EINTR) => {}
                 Err(error) => return error!("cannot read the kernel program's log: {error}"),
             }
         }
-    });
+    };
+    thread::Builder::new()
+        .name("trace".to_owned())
+        .spawn(follow)
+        .context("cannot start a thread for the kernel program's log")?;
     Ok(())
 }
 
