@@ -244,7 +244,8 @@ fn warn_of(settings: &Settings) {
     let policy = &settings.rules.policy;
     if policy.window() > Window::ADVISED {
         warn!(
-            "a window of over {} ms drops iPXE's first retransmission too",
+            "a window of over {} ms can drop the first retransmission of a client that sends the \
+             same bytes again",
             Window::ADVISED.length().0 / 1000
         );
     }
