@@ -17,7 +17,7 @@ use xdp_dedup::{
 };
 use xdp_dedup_common::{
     Packet as _, Policy, Reason, Verdict,
-    counters::{InterfaceCounters, Traffic},
+    counters::{InterfaceCounters, MAX_RELAYS, Traffic},
     description::Description,
     digest::DigestKey,
     event::{Event, Outcomes, Wanted},
@@ -34,7 +34,7 @@ const DUPLICATE: (Verdict, Reason) = (Verdict::Drop, Reason::Duplicate);
 type Test = fn() -> Result<()>;
 
 fn main() -> ExitCode {
-    let trials: [(_, Test); 13] = [
+    let trials: [(_, Test); 14] = [
         (
             "in a table full of other messages a first one passes and is learned",
             a_full_table,
@@ -48,6 +48,10 @@ fn main() -> ExitCode {
             no_more_than_the_capacity,
         ),
         ("an interface counts in its own slot and in no other", slots),
+        (
+            "relays that find no room of their own count together, and the others go on",
+            more_relays_than_have_room,
+        ),
         (
             "counters and table survive a change of policy",
             a_change_of_policy,
@@ -111,6 +115,44 @@ fn pair(transaction: u32) -> [Vec<u8>; 2] {
         bytes[101..104].copy_from_slice(&transaction.to_be_bytes()[1..]);
         bytes
     })
+}
+
+fn more_relays_than_have_room() -> Result<()> {
+    const MORE: u16 = 3;
+    const ROUNDS: u64 = 4;
+    let options = LoadOptions {
+        capacity: 4096,
+        interface_slot: 0,
+        clock: Clock::Replay,
+        relay_counters: true,
+        trace: false,
+        pins: None,
+    };
+    let mut kernel = Kernel::load(&options, &Policy::new(DigestKey::FIXED))?;
+    let room = u16::try_from(MAX_RELAYS)?;
+    let address = |number| Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, number);
+    for _ in 0..ROUNDS {
+        for number in 0..room + MORE {
+            let xid = [1, number.to_be_bytes()[0], number.to_be_bytes()[1]];
+            let message = ClientMessage::new(message_type::SOLICIT, xid).elapsed_time(0);
+            let relay = address(number);
+            let frame = relayed(relay, reported::SERVER, reported::CLIENT, &message);
+            kernel.decide_at(&frame.bytes(), Timestamp(0))?;
+        }
+    }
+    let tally = kernel.maps.relays()?;
+    ensure!(tally.relays.keys().copied().eq((0..room).map(address)));
+    for (relay, counters) in &tally.relays {
+        let counted = Verdict::ALL.map(|verdict| counters.packets(verdict));
+        ensure!(
+            counted.iter().sum::<u64>() == ROUNDS,
+            "{relay}: {counted:?}"
+        );
+    }
+    let others = Verdict::ALL.map(|verdict| tally.others.packets(verdict));
+    let expected = u64::from(MORE) * ROUNDS;
+    ensure!(others.iter().sum::<u64>() == expected, "{others:?}");
+    Ok(())
 }
 
 fn a_full_table() -> Result<()> {
