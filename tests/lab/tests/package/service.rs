@@ -86,9 +86,8 @@ fn no_interface() -> Result<()> {
     ensure!(server.property("NRestarts")? == "0");
     let log = server.journal("err")?;
     ensure!(
-        log.matches("xdp-dedup: no interface to attach to: ")
-            .count()
-            == 1,
+        log.matches("no interface to attach to: ").count() == 1
+            && log.contains("xdp-dedup: /etc/xdp-dedup.toml: no interface"),
         "{log}"
     );
     server.expect_nothing()
