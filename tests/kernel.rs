@@ -12,8 +12,7 @@ use testbed::{
 };
 use xdp_dedup::{
     kernel::{Clock, Kernel, LoadOptions, Program, XDP_DROP, XDP_PASS},
-    maps::MAX_TRUSTED_RELAYS,
-    policy::Rules,
+    policy::{MAX_TRUSTED_RELAYS, Rules},
 };
 use xdp_dedup_common::{
     Packet as _, Policy, Reason, Verdict,

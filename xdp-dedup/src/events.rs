@@ -26,8 +26,8 @@ use self::{
 use crate::{
     maps::SharedMaps,
     output, pins, ring,
-    settings::usage,
     state::{self, Leave, Misses, NOTHING, State},
+    usage::usage,
 };
 
 /// How long a reader of standard output who has stopped reading can hold up the end.

@@ -18,7 +18,8 @@ use xdp_dedup_common::{
 };
 
 use crate::{
-    maps::{MAX_TRUSTED_RELAYS, Shared, SharedMaps},
+    maps::{Shared, SharedMaps},
+    policy::MAX_TRUSTED_RELAYS,
     privileges,
 };
 

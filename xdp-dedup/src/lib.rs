@@ -33,4 +33,5 @@ pub mod status;
 pub mod takeover;
 pub mod told;
 pub mod trace;
+pub mod usage;
 pub mod watchdog;

@@ -6,7 +6,7 @@ use clap::{Parser as _, error::ErrorKind};
 use xdp_dedup::{
     cli::{Cli, Command},
     log,
-    settings::UsageError,
+    usage::UsageError,
 };
 
 const WRONG_USAGE: u8 = 2;

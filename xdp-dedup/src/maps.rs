@@ -47,9 +47,6 @@ pub const NAMES: [&str; 10] = [
     "LOST_EVENTS",
 ];
 
-/// Most prefixes of trusted relays: the room in the kernel program's map.
-pub const MAX_TRUSTED_RELAYS: usize = 1024;
-
 /// A value of `xdp-dedup-common` in a map.
 #[repr(transparent)]
 #[derive(Clone, Copy)]

@@ -14,7 +14,10 @@ use xdp_dedup_common::{
     trusted::Prefix,
 };
 
-use crate::{maps::MAX_TRUSTED_RELAYS, settings::usage};
+use crate::usage::usage;
+
+/// Most prefixes of trusted relays: the room in the kernel program's map.
+pub const MAX_TRUSTED_RELAYS: usize = 1024;
 
 /// The flags of the policy, the same for `run` and `replay`. What is not given has its default.
 #[derive(Args, Clone, Debug, Default)]
@@ -117,7 +120,7 @@ impl PolicyFlags {
     ///
     /// # Errors
     ///
-    /// A [`UsageError`](crate::settings::UsageError) where they contradict one another.
+    /// A [`UsageError`](crate::usage::UsageError) where they contradict one another.
     pub fn rules(&self, key: DigestKey) -> Result<Rules> {
         let trusted_relays = self.trusted_relays.clone();
         if trusted_relays.is_empty() && self.untrusted.is_some() {

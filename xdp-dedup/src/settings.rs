@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
@@ -15,6 +14,7 @@ use crate::{
     flags::{Metrics, ModeOf, RunArgs, RunFlags},
     kernel::DEFAULT_CAPACITY,
     policy::Rules,
+    usage::usage,
 };
 
 /// 9547 is the port of Kea's exporter.
@@ -161,20 +161,4 @@ impl Settings {
         .filter_map(|(flag, differs)| differs.then_some(flag))
         .collect()
     }
-}
-
-/// A command line that asks for something impossible, as the exit code tells.
-#[derive(Debug)]
-pub struct UsageError(String);
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for UsageError {}
-
-pub(crate) fn usage(what: impl Into<String>) -> anyhow::Error {
-    UsageError(what.into()).into()
 }

@@ -20,8 +20,8 @@ use self::{
 };
 use crate::{
     output,
-    settings::usage,
     state::{self, Leave, Misses, NOTHING, State},
+    usage::usage,
 };
 
 /// How often the live view and its lines of JSON come.
