@@ -4,12 +4,13 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
+use testbed::veth::cable;
 use testbed::{
     binary::binary,
     daemon::Daemon,
     harness::{needs_root, trial},
     namespace::Namespace,
-    veth::{End, join},
+    veth::End,
 };
 
 use crate::report::{Complaint, Start};
@@ -225,14 +226,6 @@ pub fn trials() -> Vec<Trial> {
         description,
     )));
     trials
-}
-
-/// A server's namespace with one interface, and a relay's at the other end of the cable.
-fn cable() -> Result<(Namespace, End)> {
-    let here = Namespace::new("server")?;
-    let end = End::new(&here, "server0", [2, 0, 0, 0, 0, 1]);
-    join(&end, &End::new(&here, "relay0", [2, 0, 0, 0, 0, 2]))?;
-    Ok((here, end))
 }
 
 fn incumbent() -> Result<()> {

@@ -9,12 +9,12 @@ use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
 use nix::libc;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use testbed::veth::cable;
 use testbed::{
     binary::binary,
     daemon::Daemon,
     harness::{needs_root, trial},
     namespace::Namespace,
-    veth::{End, join},
 };
 
 use crate::report::{BPF_FILE_SYSTEM, Complaint, Report, Start};
@@ -342,16 +342,8 @@ fn port_in_use() -> Result<()> {
     )])
 }
 
-/// A server's namespace with one interface, the end of a cable.
-fn cable() -> Result<Namespace> {
-    let here = Namespace::new("server")?;
-    let end = End::new(&here, "server0", [2, 0, 0, 0, 0, 1]);
-    join(&end, &End::new(&here, "relay0", [2, 0, 0, 0, 0, 2]))?;
-    Ok(here)
-}
-
 fn own_run() -> Result<()> {
-    let here = cable()?;
+    let (here, _end) = cable()?;
     let daemon = Daemon::start(&binary()?, &here, &["-i", "server0"])?;
     let pid = daemon.pid().to_string();
     // Among its mounts: the BPF file system is its own.
@@ -384,7 +376,7 @@ fn own_run() -> Result<()> {
 }
 
 fn nothing_left() -> Result<()> {
-    let here = cable()?;
+    let (here, _end) = cable()?;
     let output = here
         .command("unshare")
         .args(["--mount", "sh", "-c"])
@@ -408,7 +400,7 @@ fn nothing_left() -> Result<()> {
 }
 
 fn nobody_reads() -> Result<()> {
-    let here = cable()?;
+    let (here, _end) = cable()?;
     for json in ["", "--json"] {
         let (reader, writer) = io::pipe()?;
         drop(reader);
@@ -428,7 +420,7 @@ fn nobody_reads() -> Result<()> {
 }
 
 fn readable() -> Result<()> {
-    let here = cable()?;
+    let (here, _end) = cable()?;
     let output = here
         .command("unshare")
         .args(["--mount", "sh", "-c"])

@@ -6,15 +6,16 @@ use std::{
     process::{Child, ChildStdout, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use serde_json::Value;
+use testbed::wait::until;
 use testbed::{binary::binary, daemon::Daemon};
 use xdp_dedup::maps::SharedMaps;
 
@@ -156,16 +157,4 @@ pub fn maps(bed: &Bed, process: Pid) -> Result<SharedMaps> {
 /// The same of the daemon.
 pub fn maps_of(bed: &Bed, daemon: &Daemon) -> Result<SharedMaps> {
     maps(bed, daemon.pid())
-}
-
-/// Waits until there is what is wanted.
-pub fn until<T>(wanted: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = look()? {
-            return Ok(found);
-        }
-        ensure!(start.elapsed() < PATIENCE, "in vain: {wanted}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }

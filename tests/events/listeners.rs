@@ -6,11 +6,12 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use testbed::binary::binary;
+use testbed::wait::until;
 
 use crate::{
     Test,
     bed::{Bed, copies, wait_for_counts},
-    follower::{Follower, maps_of, until},
+    follower::{Follower, maps_of},
 };
 
 pub const TESTS: &[(&str, Test)] = &[

@@ -4,11 +4,11 @@ use std::{
     fs,
     io::{ErrorKind, Read as _, Write as _},
     net::{Shutdown, TcpStream},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
+use testbed::wait::until;
 use testbed::{
     binary::binary,
     daemon::Daemon,
@@ -168,17 +168,5 @@ pub fn until_closed(stream: &mut TcpStream) -> Result<String> {
             Err(error).context("the exporter does not close")
         }
         _ => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-    }
-}
-
-/// Waits until there is what is wanted.
-pub fn until<T>(wanted: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = look()? {
-            return Ok(found);
-        }
-        ensure!(start.elapsed() < PATIENCE, "in vain: {wanted}");
-        thread::sleep(Duration::from_millis(10));
     }
 }

@@ -21,8 +21,9 @@ use nix::sys::{
     socket::{setsockopt, sockopt},
 };
 use testbed::harness::{needs_root, run, trial};
+use testbed::wait::until;
 
-use bed::{Bed, PLACES, until, until_closed};
+use bed::{Bed, PLACES, until_closed};
 
 const GET: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
 

@@ -4,12 +4,12 @@ use std::{fs, process::Command};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use libtest_mimic::Trial;
+use testbed::veth::cable;
 use testbed::{
     binary::binary,
     daemon::{Attempt, Daemon, attempt},
     harness::{needs_root, trial},
-    namespace::Namespace,
-    veth::{End, join},
+    veth::End,
 };
 use xdp_dedup::{
     attachment::{self, Mode},
@@ -358,14 +358,6 @@ pub fn trials() -> Vec<Trial> {
             .map(|&(name, test)| needs_root(trial(name, test))),
     );
     trials
-}
-
-/// A server's namespace with one interface, the end of a cable.
-fn cable() -> Result<(Namespace, End)> {
-    let here = Namespace::new("server")?;
-    let end = End::new(&here, "server0", [2, 0, 0, 0, 0, 1]);
-    join(&end, &End::new(&here, "relay0", [2, 0, 0, 0, 0, 2]))?;
-    Ok((here, end))
 }
 
 /// Refused in one line that contains `text`; nothing attached to `end`, nothing pinned.

@@ -1,24 +1,18 @@
 //! A daemon with traffic, and the commands beside it.
 
-use std::{
-    process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use testbed::{
     binary::binary,
     daemon::{Daemon, Place},
-    frame::{ClientMessage, relayed, reported},
+    frame::{ClientMessage, message_type, relayed, reported},
     namespace::Namespace,
     sender::Sender,
     veth::{End, join},
+    wait::until,
 };
-
-/// Most time that anything may take to show.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server's interface with the filter on it, and frames coming in.
 pub struct Bed {
@@ -118,14 +112,26 @@ pub fn ask(mut command: Command) -> Result<Answer> {
     })
 }
 
-/// Waits until there is what is wanted.
-pub fn until<T>(wanted: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = look()? {
-            return Ok(found);
-        }
-        ensure!(start.elapsed() < PATIENCE, "in vain: {wanted}");
-        thread::sleep(Duration::from_millis(10));
+pub fn solicit(number: u8) -> ClientMessage {
+    ClientMessage::new(message_type::SOLICIT, [0, 0, number]).elapsed_time(0)
+}
+
+/// A line of text as its words.
+pub fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
+/// Whether a line consists of these words.
+pub fn has_line(text: &str, wanted: &[&str]) -> bool {
+    text.lines().any(|line| words(line) == wanted)
+}
+
+/// Three first copies and three duplicates within a window of a minute.
+pub fn bed_with_three() -> Result<Bed> {
+    let bed = Bed::new(&["--window", "60s"])?;
+    for number in 1..=3 {
+        bed.send(&solicit(number))?;
     }
+    bed.wait_for("duplicate", 3)?;
+    Ok(bed)
 }

@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
+use testbed::wait::until;
 use testbed::{
     binary::binary,
     frame::{ClientMessage, message_type},
@@ -16,7 +17,7 @@ use testbed::{
 use xdp_dedup::stats::screen::Screen;
 
 use crate::{
-    bed::{Bed, ask, until},
+    bed::{Bed, ask},
     terminal::Terminal,
 };
 

@@ -12,6 +12,7 @@ use std::{
     sync::{Arc, Mutex},
     thread,
 };
+use testbed::wait::until;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::{
@@ -25,8 +26,6 @@ use nix::{
     unistd::{Pid, setsid},
 };
 use vt100::Parser;
-
-use crate::bed::until;
 
 /// The terminal, with the program on it.
 pub struct Terminal {

@@ -14,3 +14,4 @@ pub mod prometheus;
 pub mod receiver;
 pub mod sender;
 pub mod veth;
+pub mod wait;

@@ -207,6 +207,19 @@ impl End {
     }
 }
 
+/// A server's namespace with the interface `server0`, the end of a cable whose other end is `relay0`,
+/// in the same namespace.
+///
+/// # Errors
+///
+/// As for [`join`] and [`Namespace::new`].
+pub fn cable() -> Result<(Namespace, End)> {
+    let here = Namespace::new("server")?;
+    let end = End::new(&here, "server0", [2, 0, 0, 0, 0, 1]);
+    join(&end, &End::new(&here, "relay0", [2, 0, 0, 0, 0, 2]))?;
+    Ok((here, end))
+}
+
 /// Makes a veth pair of these ends, and takes both up.
 ///
 /// # Errors

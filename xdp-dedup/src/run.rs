@@ -40,8 +40,6 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 struct Filter {
     attachments: Vec<Attachment>,
     capacity: u32,
-    /// Held while the table is read: one scrape after the other.
-    reading: tokio::sync::Mutex<()>,
 }
 
 /// Attaches or takes over, serves, and at SIGINT or SIGTERM detaches, unless the filter is to go on.
@@ -89,7 +87,6 @@ async fn serve(args: &RunArgs, mut settings: Settings, mut key: DigestKey) -> Re
     let filter = Arc::new(Filter {
         attachments,
         capacity: settings.capacity,
-        reading: tokio::sync::Mutex::default(),
     });
     warn_of(&settings);
     if let Some(listener) = listener {
@@ -271,7 +268,6 @@ impl server::Source for Filter {
     async fn snapshot(self: Arc<Self>) -> Result<Snapshot> {
         let all = interfaces::all().await?;
         let filter = Arc::clone(&self);
-        let _one_at_a_time = self.reading.lock().await;
         // Reading a large table takes milliseconds: not on the thread that waits for signals.
         tokio::task::spawn_blocking(move || {
             let mut interfaces = Vec::new();

@@ -42,10 +42,10 @@ fn starts_nothing() -> Result<()> {
 
     const CAPTURE: &str = "01-tworelays-dhclient-server.pcap";
     let capture = package::checkout().join("tests/captures").join(CAPTURE);
-    server.write("/root/capture.pcap", std::fs::read(capture)?)?;
+    server.write("/var/tmp/capture.pcap", std::fs::read(capture)?)?;
     for engine in ["kernel", "userspace"] {
         let replayed = server.sh(&format!(
-            "xdp-dedup replay --engine {engine} /root/capture.pcap"
+            "xdp-dedup replay --engine {engine} /var/tmp/capture.pcap"
         ))?;
         ensure!(
             replayed.contains("8 frames: 6 passed, 2 dropped\n"),
@@ -63,8 +63,8 @@ fn upgrade() -> Result<()> {
     server.send(1, By::A)?;
     server.until_counted("pass first 1")?;
 
-    server.make_version("99.0", "/root/newer.deb")?;
-    server.install("/root/newer.deb")?;
+    server.make_version("99.0", "/var/tmp/newer.deb")?;
+    server.install("/var/tmp/newer.deb")?;
     ensure!(server.property("ActiveState")? == "active");
     ensure!(server.property("MainPID")? != before, "not restarted");
     let read = server.sh("cat /etc/xdp-dedup.toml")?;
@@ -77,8 +77,8 @@ fn upgrade() -> Result<()> {
 fn upgrade_while_stopped() -> Result<()> {
     let server = Server::with_package()?;
     server.configure("")?;
-    server.make_version("99.0", "/root/newer.deb")?;
-    server.install("/root/newer.deb")?;
+    server.make_version("99.0", "/var/tmp/newer.deb")?;
+    server.install("/var/tmp/newer.deb")?;
     ensure!(server.property("ActiveState")? == "inactive");
     server.expect_nothing()
 }

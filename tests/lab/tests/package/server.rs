@@ -69,7 +69,7 @@ impl Server {
         let end = End::new(&machine.namespace, "server0", [2, 0, 0, 0, 0xb0, 7]);
         let relay = End::new(&relays, "relay0", [2, 0, 0, 0, 0xff, 0]);
         join(&end, &relay)?;
-        fs::copy(package::path()?, machine.path("/root/xdp-dedup.deb"))?;
+        fs::copy(package::path()?, machine.path("/var/tmp/xdp-dedup.deb"))?;
         Ok(Self {
             sender: Sender::new(&relay)?,
             machine,
@@ -81,7 +81,7 @@ impl Server {
     /// One that has the package.
     pub fn with_package() -> Result<Self> {
         let server = Self::new()?;
-        server.install("/root/xdp-dedup.deb")?;
+        server.install("/var/tmp/xdp-dedup.deb")?;
         Ok(server)
     }
 
@@ -100,7 +100,7 @@ impl Server {
 
     /// Makes a package of another version out of ours.
     pub fn make_version(&self, version: &str, at: &str) -> Result<()> {
-        let [folder, at] = ["/root/repacked", at].map(|path| self.machine.path(path));
+        let [folder, at] = ["/var/tmp/repacked", at].map(|path| self.machine.path(path));
         package::run(
             Command::new("dpkg-deb")
                 .arg("--raw-extract")
