@@ -4,11 +4,14 @@
 
 mod bed;
 mod detach;
+mod folder;
 mod gap;
+mod interfaces;
 mod killed;
 mod layout;
 mod left;
 mod live;
+mod modes;
 mod object;
 mod refusing;
 mod stream;
@@ -32,6 +35,8 @@ fn main() -> ExitCode {
     for tests in [
         gap::TESTS,
         takeover::TESTS,
+        interfaces::TESTS,
+        modes::TESTS,
         left::TESTS,
         detach::TESTS,
         killed::TESTS,
